@@ -1,0 +1,17 @@
+//! Sealift's protocol as pure logic.
+//!
+//! Owns: keys and tickets, the signed manifest, the hash tree, the wire codec, and the state machines of
+//! sessions and transfers. Never does I/O, never reads a clock, never draws randomness: time and random
+//! bytes are parameters. Every decoder here takes hostile bytes and yields a valid value or an error.
+#![forbid(unsafe_code)]
+
+pub mod block;
+pub mod digest;
+pub mod keys;
+pub mod limits;
+pub mod manifest;
+pub mod path;
+pub mod session;
+pub mod ticket;
+pub mod transfer;
+pub mod wire;

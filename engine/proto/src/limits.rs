@@ -1,0 +1,108 @@
+//! Every bound of the protocol, in one place, related to each other at compile time.
+//!
+//! Nothing a peer claims is believed beyond these: a length, a count or a size over its limit is refused
+//! before anything is allocated for it.
+
+/// The smallest block, as a power of two: 32 KiB.
+pub const BLOCK_LOG2_MIN: u8 = 15;
+/// The largest block, as a power of two: 16 MiB.
+pub const BLOCK_LOG2_MAX: u8 = 24;
+/// Blocks in one file. With the largest block this allows files of 64 TiB.
+pub const FILE_BLOCKS_MAX: u32 = 1 << 22;
+/// The size of the largest file, in bytes.
+pub const FILE_BYTES_MAX: u64 = (FILE_BLOCKS_MAX as u64) << BLOCK_LOG2_MAX;
+/// A file is given the smallest block with which it has at most this many.
+pub const FILE_BLOCKS_AIM: u64 = 1 << 16;
+
+/// Bytes in a path, as `PATH_MAX` has it.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes in one component of a path, as `NAME_MAX` has it.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+/// Components in a path.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// Bytes in the target of a symbolic link.
+pub const LINK_TARGET_BYTES_MAX: usize = 4095;
+
+/// Bytes in one manifest segment, header and signature included.
+pub const SEGMENT_BYTES_MAX: usize = 1 << 20;
+/// A writer closes a segment once it holds this many bytes.
+pub const SEGMENT_BYTES_AIM: usize = 256 << 10;
+/// Entries in one manifest. Bounds the reader's table of paths (about 40 bytes an entry).
+pub const MANIFEST_ENTRIES_MAX: u64 = 32 << 20;
+/// Files whose hash lists are still growing, at one time.
+pub const MANIFEST_OPEN_FILES_MAX: usize = 64;
+/// Hashes of files that are not sealed yet, together; bounds what a writer can make a reader keep.
+pub const MANIFEST_OPEN_HASHES_MAX: usize = 2 * FILE_BLOCKS_MAX as usize;
+/// Block hashes in one record.
+pub const RECORD_HASHES_MAX: usize = 4096;
+/// Holes in one record.
+pub const RECORD_HOLES_MAX: usize = 4096;
+/// Holes in one file; a file with more is carried with the later ones filled.
+pub const FILE_HOLES_MAX: usize = 1 << 16;
+/// Modification times, in seconds since 1970: years 1 to 9999.
+pub const MTIME_SECONDS_MIN: i64 = -62_135_596_800;
+/// See [`MTIME_SECONDS_MIN`].
+pub const MTIME_SECONDS_MAX: i64 = 253_402_300_799;
+
+/// Bytes in a frame's header.
+pub const FRAME_HEADER_BYTES: usize = 16;
+/// Bytes in a frame that carries a structured message.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Bytes of text in a close frame.
+pub const CLOSE_REASON_BYTES_MAX: usize = 512;
+/// Bytes before the payload in a frame of blocks, beside the frame's header.
+pub const BLOCKS_PREFIX_BYTES: usize = 16;
+/// Payload of one run of blocks, unless a single block is larger: the unit of disk and wire I/O.
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+/// Payload of the largest frame of blocks: one block of the largest size.
+pub const BLOCKS_PAYLOAD_BYTES_MAX: usize = 1 << BLOCK_LOG2_MAX;
+/// Blocks in one run.
+pub const RUN_BLOCKS_MAX: u32 = (RUN_BYTES_MAX >> BLOCK_LOG2_MIN) as u32;
+/// Ranges in one fetch.
+pub const FETCH_RANGES_MAX: usize = 512;
+/// Fetches a receiver may have unanswered on one connection.
+pub const FETCHES_OUTSTANDING_MAX: usize = 32;
+/// Segments a receiver may ask for ahead.
+pub const CREDIT_SEGMENTS_MAX: u32 = 64;
+
+/// Connections of one session, the control connection not counted.
+pub const DATA_CONNECTIONS_MAX: usize = 64;
+/// Sessions one sender serves at a time.
+pub const SESSIONS_MAX: usize = 256;
+/// Handshakes in progress at one time; one more pushes out the oldest.
+pub const HANDSHAKES_MAX: usize = 128;
+/// A connection that is not authenticated by then is cut.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+/// Silence on a control connection after which a ping is sent.
+pub const PING_INTERVAL_MS: u64 = 5_000;
+/// Silence after which a peer is held to be dead.
+pub const DEAD_PEER_TIMEOUT_MS: u64 = 20_000;
+
+/// Wrong answers for one block before its file is given up.
+pub const BLOCK_MISMATCHES_MAX: u32 = 3;
+/// Wrong blocks from one peer before it is banned.
+pub const PEER_MISMATCHES_MAX: u32 = 16;
+/// Bad requests answered at full speed; then each answer waits.
+pub const STRIKES_FREE: u32 = 8;
+/// Bad requests after which the connection is closed.
+pub const STRIKES_MAX: u32 = 64;
+/// How long a limited peer waits for each further error.
+pub const STRIKE_DELAY_MS: u64 = 50;
+/// A session may be sent its data set this many times over before further requests count as bad.
+pub const SERVED_RATIO_MAX: u64 = 4;
+
+/// Addresses in a ticket.
+pub const TICKET_ADDRESSES_MAX: usize = 16;
+/// Characters in a printed ticket.
+pub const TICKET_CHARS_MAX: usize = 8192;
+
+const _: () = assert!(RUN_BYTES_MAX <= BLOCKS_PAYLOAD_BYTES_MAX);
+const _: () = assert!(RUN_BYTES_MAX.is_multiple_of(1 << BLOCK_LOG2_MIN));
+const _: () = assert!(SEGMENT_BYTES_AIM < SEGMENT_BYTES_MAX);
+// A record of the largest kind still fits a segment that was just short of its aim.
+const _: () = assert!(SEGMENT_BYTES_AIM + 32 * RECORD_HASHES_MAX + 1024 < SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_AIM + 16 * RECORD_HOLES_MAX + 1024 < SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_AIM + 2 * PATH_BYTES_MAX + 1024 < SEGMENT_BYTES_MAX);
+const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
+const _: () = assert!(PING_INTERVAL_MS * 2 < DEAD_PEER_TIMEOUT_MS);
+const _: () = assert!(FILE_BYTES_MAX < 1 << 63);
