@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+mod codec;
 pub mod digest;
 pub mod keys;
 pub mod limits;
@@ -13,5 +14,6 @@ pub mod manifest;
 pub mod path;
 pub mod session;
 pub mod ticket;
+pub mod time;
 pub mod transfer;
 pub mod wire;

@@ -1,0 +1,14 @@
+//! The manifest: a hash-chained, signed log of what a job holds. Layouts: `docs/manifest.md`.
+//!
+//! A writer turns [`Record`]s into signed segments with a [`SegmentWriter`]. A reader passes bytes through a
+//! [`Catalog`], which checks signature, chain and sense, in this order, and only then lets the records out.
+
+mod catalog;
+mod record;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{Catalog, ManifestError};
+pub use record::{Hole, Metadata, Mode, Problem, Record, RecordError, WithdrawReason};
+pub use segment::{Fill, SegmentError, SegmentHash, SegmentHeader, SegmentSeq, SegmentWriter};
