@@ -1,1 +1,32 @@
-//! stub
+//! Sealift's wire side: TLS 1.3 over TCP, opened by a job's read-only secret.
+//!
+//! Owns sockets, the handshake and who may take part in it: [`Listener`] → [`Incoming`] → [`Acceptor`] on the serving
+//! side, [`Dialer`] on the other, and on both a [`Connection`]: an ordered, encrypted stream of bytes.
+//! It runs on whatever current-thread tokio runtime it is called from, starts no thread and no task of its own,
+//! and installs nothing process-wide. It knows nothing of frames, messages, manifests or disks, and never says to
+//! the outside which jobs exist.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod backoff;
+mod cipher;
+mod connection;
+mod dial;
+mod gate;
+mod listen;
+mod rpk;
+mod tag;
+mod tls;
+
+pub use accept::{
+    Accepted, Acceptor, AcceptorOptions, DecoySecret, HandshakeError, JobIndex, Refusal, ServedJob,
+};
+pub use backoff::Backoff;
+pub use cipher::{Cipher, UnknownCipher};
+pub use connection::{Connection, ConnectionReader, ConnectionWriter};
+pub use dial::{Address, Attempt, DialError, DialErrorKind, DialTiming, Dialer};
+pub use gate::{AuthDeadline, HandshakeGate, Overdue};
+pub use listen::{Incoming, Listener};
+pub use tag::Clock;
+pub use tls::is_rejection;

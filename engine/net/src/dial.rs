@@ -1,0 +1,306 @@
+//! The dialing side: finds one of a peer's addresses that answers and proves the job's key to it.
+//!
+//! Addresses are raced (after RFC 8305): the next one starts a moment after the last, or at once when one fails; the
+//! first finished handshake wins and the others are dropped. Tries each address once; trying again is the caller's,
+//! with [`Backoff`](crate::Backoff).
+
+use crate::connection::{Connection, socket};
+use crate::tag::{Clock, server_name};
+use crate::tls::{TLS_BUFFER_BYTES, TlsFailure, client_config};
+use rustls::ClientConfig;
+use sealift_proto::keys::RoSecret;
+use sealift_proto::limits::{HANDSHAKE_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+
+/// Where a peer may be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A host name, resolved when it is dialed, and port.
+    Name(String, u16),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Name(name, port) => write!(f, "{}:{port}", name.escape_default()),
+        }
+    }
+}
+
+/// How a dial failed, from the least to the most telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DialErrorKind {
+    /// Refused, timed out, no route, no such name, or cut during the handshake. May pass.
+    Unreachable,
+    /// Something answered that does not speak this protocol or version.
+    Incompatible,
+    /// A Sealift peer answered, and one end did not accept the other's key: another job, or none it knows.
+    NotAuthorized,
+}
+
+/// What became of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The address tried: a name if it did not resolve.
+    pub address: Address,
+    /// How it failed.
+    pub kind: DialErrorKind,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// No address answered as hoped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialError {
+    /// Every address that was tried, in the order of failure; empty if there was none to try.
+    pub attempts: Vec<Attempt>,
+}
+
+impl DialError {
+    /// The most telling of the attempts' failures.
+    ///
+    /// One address may now belong to somebody else while another is down for a moment: who retries by kind should
+    /// look whether [`Self::may_pass`].
+    #[must_use]
+    pub fn kind(&self) -> DialErrorKind {
+        self.attempts.iter().map(|attempt| attempt.kind).max().unwrap_or(DialErrorKind::Unreachable)
+    }
+
+    /// Whether trying again later may help: some address was merely unreachable.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.kind == DialErrorKind::Unreachable)
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind() {
+            DialErrorKind::Unreachable => "the peer cannot be reached",
+            DialErrorKind::Incompatible => "the peer is incompatible",
+            DialErrorKind::NotAuthorized => "not authorized: the peer does not serve this job with this key",
+        })?;
+        for (index, Attempt { address, reason, .. }) in self.attempts.iter().enumerate() {
+            write!(f, "{} {address}: {reason}", if index == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// The times of the race.
+#[derive(Clone, Copy, Debug)]
+pub struct DialTiming {
+    /// Between starting one address and the next.
+    pub stagger: Duration,
+    /// For one address: resolving it, or connecting and the handshake.
+    pub attempt_timeout: Duration,
+}
+
+impl Default for DialTiming {
+    fn default() -> Self {
+        Self {
+            stagger: Duration::from_millis(250),
+            attempt_timeout: Duration::from_millis(HANDSHAKE_TIMEOUT_MS),
+        }
+    }
+}
+
+/// Opens connections for one job.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    ro: RoSecret,
+    config: Arc<ClientConfig>,
+    clock: Clock,
+    timing: DialTiming,
+}
+
+impl Dialer {
+    /// A dialer with the system's clock and the usual timing.
+    #[must_use]
+    pub fn new(ro: RoSecret) -> Self {
+        let config = client_config(&ro);
+        Self { ro, config, clock: Clock::system(), timing: DialTiming::default() }
+    }
+
+    /// The same, by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The same, with another timing.
+    #[must_use]
+    pub fn with_timing(self, timing: DialTiming) -> Self {
+        Self { timing, ..self }
+    }
+
+    /// Connects to whichever address answers first, and says which it was.
+    ///
+    /// The listener may still refuse us: see [`is_rejection`](crate::is_rejection).
+    ///
+    /// # Errors
+    /// When every address failed.
+    pub async fn dial(&self, addresses: &[Address]) -> Result<(Connection, SocketAddr), DialError> {
+        let connection = Race::new(self, addresses).run().await?;
+        let address = connection.peer_addr();
+        Ok((connection, address))
+    }
+
+    /// Connects to one address: further connections go where the first one went.
+    ///
+    /// # Errors
+    /// With the one attempt.
+    pub async fn dial_one(&self, address: SocketAddr) -> Result<Connection, DialError> {
+        self.attempt(address).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+    }
+
+    async fn attempt(&self, address: SocketAddr) -> Result<Connection, Attempt> {
+        let connecting = timeout(self.timing.attempt_timeout, self.connect(address)).await;
+        let failure = match connecting {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(failure)) => failure,
+            Err(_) => TlsFailure::Io(io::ErrorKind::TimedOut.into()),
+        };
+        let (kind, reason) = match failure {
+            TlsFailure::Key(why) => (DialErrorKind::NotAuthorized, why),
+            TlsFailure::Protocol(why) => (DialErrorKind::Incompatible, why),
+            TlsFailure::Io(error) => (DialErrorKind::Unreachable, error.to_string()),
+        };
+        Err(Attempt { address: address.into(), kind, reason })
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        let stream = socket(TcpStream::connect(address).await?)?;
+        let name = server_name(&self.ro, self.clock.day());
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let tls = connector.connect_with(name, stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
+        Connection::established(tls.await?, address)
+    }
+
+    /// A name's addresses, not too many.
+    async fn resolve(&self, name: String, port: u16) -> Result<Vec<SocketAddr>, Attempt> {
+        let lookup = timeout(self.timing.attempt_timeout, lookup_host((name.as_str(), port))).await;
+        let result = lookup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match result.map(|found| found.take(TICKET_ADDRESSES_MAX).collect::<Vec<_>>()) {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err("the name has no address".to_owned()),
+            Err(error) => Err(format!("cannot resolve the name: {error}")),
+        }
+        .map_err(|reason| Attempt {
+            address: Address::Name(name, port),
+            kind: DialErrorKind::Unreachable,
+            reason,
+        })
+    }
+}
+
+enum Finish {
+    Connected(Box<Connection>),
+    Resolved(Vec<SocketAddr>),
+    Failed(Attempt),
+}
+
+type Runner<'a> = Pin<Box<dyn Future<Output = Finish> + Send + 'a>>;
+
+/// A race in progress.
+struct Race<'a> {
+    dialer: &'a Dialer,
+    waiting: VecDeque<Address>,
+    seen: HashSet<Address>,
+    running: Vec<Runner<'a>>,
+    failed: Vec<Attempt>,
+}
+
+impl<'a> Race<'a> {
+    fn new(dialer: &'a Dialer, addresses: &[Address]) -> Self {
+        let waiting = addresses.iter().cloned().collect();
+        Self { dialer, waiting, seen: HashSet::new(), running: Vec::new(), failed: Vec::new() }
+    }
+
+    async fn run(mut self) -> Result<Connection, DialError> {
+        let mut next_start = Instant::now();
+        loop {
+            if Instant::now() >= next_start {
+                self.start_next();
+                next_start = Instant::now() + self.dialer.timing.stagger;
+            }
+            if self.running.is_empty() {
+                return Err(DialError { attempts: self.failed });
+            }
+            let waiting = !self.waiting.is_empty();
+            tokio::select! {
+                biased;
+                finish = next_finish(&mut self.running) => match finish {
+                    Finish::Connected(connection) => return Ok(*connection),
+                    Finish::Resolved(found) => {
+                        found.into_iter().rev().for_each(|address| self.waiting.push_front(address.into()));
+                        next_start = Instant::now();
+                    }
+                    Finish::Failed(attempt) => {
+                        self.failed.push(attempt);
+                        next_start = Instant::now();
+                    }
+                },
+                () = sleep_until(next_start), if waiting => {}
+            }
+        }
+    }
+
+    /// Starts the next address that was not tried yet.
+    fn start_next(&mut self) {
+        let dialer = self.dialer;
+        while let Some(address) = self.waiting.pop_front() {
+            if !self.seen.insert(address.clone()) {
+                continue;
+            }
+            self.running.push(match address {
+                Address::Socket(address) => Box::pin(async move {
+                    match dialer.attempt(address).await {
+                        Ok(connection) => Finish::Connected(Box::new(connection)),
+                        Err(attempt) => Finish::Failed(attempt),
+                    }
+                }),
+                Address::Name(name, port) => Box::pin(async move {
+                    dialer.resolve(name, port).await.map_or_else(Finish::Failed, Finish::Resolved)
+                }),
+            });
+            return;
+        }
+    }
+}
+
+/// Waits for the first of the runners to finish, and takes it out. The runners are few: each wake polls them all.
+async fn next_finish(running: &mut Vec<Runner<'_>>) -> Finish {
+    poll_fn(|cx| {
+        for index in 0..running.len() {
+            if let Poll::Ready(finish) = running[index].as_mut().poll(cx) {
+                drop(running.swap_remove(index));
+                return Poll::Ready(finish);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
