@@ -56,8 +56,6 @@ pub const BLOCKS_PREFIX_BYTES: usize = 16;
 pub const RUN_BYTES_MAX: usize = 1 << 20;
 /// Payload of the largest frame of blocks: one block of the largest size.
 pub const BLOCKS_PAYLOAD_BYTES_MAX: usize = 1 << BLOCK_LOG2_MAX;
-/// Blocks in one run.
-pub const RUN_BLOCKS_MAX: u32 = (RUN_BYTES_MAX >> BLOCK_LOG2_MIN) as u32;
 /// Ranges in one fetch.
 pub const FETCH_RANGES_MAX: usize = 512;
 /// Fetches a receiver may have unanswered on one connection.

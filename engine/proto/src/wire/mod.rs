@@ -1,1 +1,15 @@
-//! placeholder
+//! The wire codec: frames with a fixed header, and the messages in them. Layouts: `docs/wire.md`.
+
+mod frame;
+mod message;
+
+pub use frame::{BlocksPrefix, FrameError, FrameHeader, FrameKind, RangeError, RangeProblem};
+pub use message::{
+    Channel, Close, CloseCode, Credit, FetchRequest, Finished, Hello, MessageError, Reject, Welcome,
+};
+
+/// The versions of the protocol this build speaks, lowest and highest.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
+
+#[cfg(test)]
+mod tests;
