@@ -66,15 +66,15 @@ impl DecoySecret {
         Self(Zeroizing::new(*bytes))
     }
 
-    /// 40 bytes that depend on the name asked for alone: a decoy's secret, and a number to choose its cipher by.
-    fn derive(&self, server_name: &str) -> (RoSecret, usize) {
-        let (mut secret, mut choice) = (Zeroizing::new([0; KEY_BYTES]), [0; 8]);
+    /// What depends on the name asked for alone: a decoy's secret, and a number to choose its cipher by.
+    fn derive(&self, server_name: &str) -> (RoSecret, u32) {
+        let (mut secret, mut choice) = (Zeroizing::new([0; KEY_BYTES]), [0; 4]);
         let hkdf = Hkdf::<Sha256>::new(None, &self.0[..]);
         hkdf.expand_multi_info(&[b"sealift v1 decoy secret", server_name.as_bytes()], secret.as_mut())
             .expect("32 bytes are one block of output");
         hkdf.expand_multi_info(&[b"sealift v1 decoy choice", server_name.as_bytes()], &mut choice)
-            .expect("8 bytes are one block of output");
-        (RoSecret::from_bytes(&secret), usize::from_le_bytes(choice))
+            .expect("4 bytes are one block of output");
+        (RoSecret::from_bytes(&secret), u32::from_le_bytes(choice))
     }
 }
 
@@ -256,11 +256,9 @@ impl Acceptor {
 
     fn decoy(&self, server_name: &str) -> Arc<ServerConfig> {
         let (secret, choice) = self.options.decoy.derive(server_name);
-        // As often a cipher as real jobs have it.
-        let cipher = match self.jobs.len() {
-            0 => Cipher::default(),
-            jobs => self.jobs[choice % jobs].0.cipher,
-        };
+        // Each cipher as often as real jobs have it.
+        let like = choice as usize % self.jobs.len().max(1);
+        let cipher = self.jobs.get(like).map_or_else(Cipher::default, |(job, _)| job.cipher);
         server_config(&secret, cipher)
     }
 

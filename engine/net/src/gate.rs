@@ -113,12 +113,6 @@ impl AuthDeadline {
         Self { slot, deadline }
     }
 
-    /// When it passes, whatever the peer has sent by then.
-    #[must_use]
-    pub const fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
     /// Runs a step of authentication: to its end, or until the deadline or an eviction drops it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use sealift_proto::limits::HANDSHAKE_TIMEOUT_MS;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -77,8 +77,15 @@ impl Listener {
             Ok((stream.into_std()?, peer))
         })
         .await;
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Incoming { stream, peer, accepted_at: Instant::now() }
+        Incoming { stream, peer: unmapped(peer), accepted_at: Instant::now() }
+    }
+}
+
+/// An IPv4 peer of a dual-stack socket, by its own address. (A link-local IPv6 one keeps its scope.)
+fn unmapped(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, peer.port()).into(),
+        IpAddr::V6(_) => peer,
     }
 }
 
