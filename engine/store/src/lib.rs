@@ -1,1 +1,50 @@
-//! stub
+//! Sealift's disk side.
+//!
+//! Owns: the only way from a [`sealift_proto::path::SafePath`] to a descriptor (`root`), walking and reading what is
+//! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`,
+//! `publish`, `metadata`, `links`), bulk buffers and block I/O on io_uring or threads (`ring`, `shard`, `workers`),
+//! and running block hashes on all cores (`hashing`).
+//!
+//! Never: takes a peer's string as a path, decides what may be written (the caller verifies first), talks to a
+//! network, or lets a type of rustix or tokio-uring cross its face. Unsafe code lives in `ring` alone.
+#![deny(unsafe_code)]
+
+mod error;
+mod extents;
+mod hashing;
+mod limits;
+mod links;
+mod metadata;
+mod publish;
+mod replica;
+#[allow(unsafe_code)]
+mod ring;
+mod root;
+mod shard;
+mod small;
+mod source;
+mod sparse;
+mod staging;
+mod stat;
+mod walk;
+mod workers;
+
+pub use error::{FileError, ReplicaError, SourceError};
+pub use extents::{HOLE_BYTES_MIN, holes};
+pub use hashing::{Piece, hash_pieces, hash_run};
+pub use limits::{
+    IO_QUEUE_JOBS_MAX, LARGE_SLOT_BYTES, LARGE_SLOTS, READ_SMALL_BYTES_MAX, STANDARD_SLOT_BYTES,
+};
+pub use links::{Linked, MadeDirectory};
+pub use publish::{Durability, Ready};
+pub use replica::{Existing, Replica};
+pub use ring::pool::{BufferPool, PoolBuf, PoolConfig};
+pub use root::{ParentDir, Parents, Root};
+pub use shard::{Backend, BackendError, BlockIo, Choice, ShardFile, spawn_shard};
+pub use small::{SmallFailure, SmallRead, SmallReadOk, SmallWrite, read_small};
+pub use source::Source;
+pub use sparse::ranges_to_write;
+pub use staging::{Allocation, StagedFile};
+pub use stat::{FileStat, PERMISSION_BITS, Timestamp};
+pub use walk::{Found, ProblemKind, Walk};
+pub use workers::IoWorkers;

@@ -1,0 +1,44 @@
+//! The bounds of the disk side, in one place. The protocol's own are in [`sealift_proto::limits`].
+
+use sealift_proto::limits as proto;
+
+/// Jobs waiting for the I/O workers, in the whole process; one more makes its task wait.
+pub const IO_QUEUE_JOBS_MAX: usize = 1024;
+/// The fewest I/O workers.
+pub(crate) const IO_WORKERS_MIN: usize = 4;
+/// The most I/O workers.
+pub(crate) const IO_WORKERS_MAX: usize = 32;
+
+/// Bytes in a standard slot unless the caller says otherwise: a run of blocks, and room for a frame around it.
+pub const STANDARD_SLOT_BYTES: usize = proto::RUN_BYTES_MAX + SLOT_ROOM_BYTES;
+/// Bytes in a large slot: one block of the largest size, and room for a frame around it.
+pub const LARGE_SLOT_BYTES: usize = proto::BLOCKS_PAYLOAD_BYTES_MAX + SLOT_ROOM_BYTES;
+/// Large slots in one pool. Their memory is reserved, and taken only once they are used.
+pub const LARGE_SLOTS: usize = 2;
+/// What a slot holds beside payload.
+const SLOT_ROOM_BYTES: usize = 64 << 10;
+
+/// The largest file that [`crate::read_small`] reads.
+pub const READ_SMALL_BYTES_MAX: u64 = proto::RUN_BYTES_MAX as u64;
+
+/// Entries of the submission queue, at least. It is never smaller than the pool, so that it cannot fill up.
+pub(crate) const RING_ENTRIES_MIN: u32 = 256;
+/// Entries of the submission queue, at most (the kernel's own limit is 32768).
+pub(crate) const RING_ENTRIES_MAX: u32 = 4096;
+
+/// Tries of an `openat2` that the kernel answers with EAGAIN because something was renamed meanwhile.
+pub(crate) const RESOLVE_TRIES_MAX: u32 = 64;
+/// Rounds of removing what is in the way and trying again, before another writer is given the last word.
+pub(crate) const REPLACE_TRIES_MAX: u32 = 16;
+/// Files a batch syncs one by one; a larger one syncs the file system once.
+pub(crate) const SYNC_EACH_FILES_MAX: usize = 16;
+/// Directories a batch syncs one by one; a larger one syncs the file system once.
+pub(crate) const SYNC_EACH_DIRECTORIES_MAX: usize = 64;
+/// Bytes read from a directory at a time.
+pub(crate) const DIRECTORY_READ_BYTES: usize = 32 << 10;
+
+const _: () = assert!(
+    SLOT_ROOM_BYTES >= proto::FRAME_HEADER_BYTES + proto::BLOCKS_PREFIX_BYTES,
+    "a frame around a run fits its slot"
+);
+const _: () = assert!(IO_WORKERS_MIN <= IO_WORKERS_MAX && RING_ENTRIES_MIN <= RING_ENTRIES_MAX);

@@ -1,0 +1,166 @@
+//! Small files by the batch: many of them in one job of a worker and in one buffer, so that each costs its system
+//! calls and nothing else.
+//!
+//! Blocks; meant for [`crate::BlockIo::blocking`]. Never leaves part of a file in the buffer, or a file that changed
+//! while it was read (hazard B12).
+
+use crate::error::FileError;
+use crate::limits::READ_SMALL_BYTES_MAX;
+use crate::metadata;
+use crate::publish::Ready;
+use crate::replica::Replica;
+use crate::ring::pool::PoolBuf;
+use crate::source::Source;
+use crate::staging::{Allocation, StagedFile};
+use crate::stat::{FileStat, Timestamp};
+use sealift_proto::block::FileId;
+use sealift_proto::path::SafePath;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+/// A small file to be read whole.
+#[derive(Clone, Debug)]
+pub struct SmallRead {
+    /// Which.
+    pub path: SafePath,
+    /// The version that is wanted; `None`: whichever is there.
+    pub expected: Option<FileStat>,
+}
+
+/// A small file that was read.
+#[derive(Clone, Debug)]
+pub struct SmallReadOk {
+    /// Its content within the buffer. The headroom lies directly before.
+    pub content: Range<usize>,
+    /// The version that was read.
+    pub stat: FileStat,
+}
+
+/// Why a small file was not read. Nothing of it is in the buffer.
+#[derive(Debug, thiserror::Error)]
+pub enum SmallFailure {
+    /// It cannot be opened or read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is another version than expected, or was changed while it was read.
+    #[error("the file was changed meanwhile")]
+    Changed,
+    /// It is not a regular file (any more).
+    #[error("not a regular file")]
+    NotRegular,
+    /// It is over [`READ_SMALL_BYTES_MAX`].
+    #[error("the file is not small (any more)")]
+    TooLarge,
+    /// The buffer has no room left for it and its headroom.
+    #[error("no room is left in the buffer")]
+    NoRoom,
+}
+
+/// Reads small files whole, back to back, appending them to `buf`, each after `headroom_bytes` zeros that the caller
+/// fills in later. Result `i` is that of `wanted[i]`. A file that fails leaves the others alone.
+///
+/// # Errors
+/// For each file: see [`SmallFailure`].
+pub fn read_small(
+    source: &Source,
+    wanted: &[SmallRead],
+    headroom_bytes: usize,
+    buf: &mut PoolBuf,
+) -> Vec<Result<SmallReadOk, SmallFailure>> {
+    wanted
+        .iter()
+        .map(|wanted| {
+            let before = buf.len();
+            let result = read_one(source, wanted, headroom_bytes, buf);
+            if result.is_err() {
+                buf.truncate(before);
+            }
+            result
+        })
+        .collect()
+}
+
+fn read_one(
+    source: &Source,
+    wanted: &SmallRead,
+    headroom_bytes: usize,
+    buf: &mut PoolBuf,
+) -> Result<SmallReadOk, SmallFailure> {
+    let (file, stat) = source.open_file(&wanted.path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => SmallFailure::NotRegular,
+        _ => SmallFailure::Io(error),
+    })?;
+    if wanted.expected.is_some_and(|expected| !expected.same_version(&stat)) {
+        return Err(SmallFailure::Changed);
+    }
+    if stat.size_bytes > READ_SMALL_BYTES_MAX {
+        return Err(SmallFailure::TooLarge);
+    }
+    let bytes = usize::try_from(stat.size_bytes).map_err(|_| SmallFailure::TooLarge)?;
+    if buf.spare_bytes().checked_sub(headroom_bytes).is_none_or(|room| room < bytes) {
+        return Err(SmallFailure::NoRoom);
+    }
+    buf.put_zeros(headroom_bytes);
+    let start = buf.len();
+    read_whole(&file, buf, bytes)?;
+    if !FileStat::of(&file)?.same_version(&stat) {
+        return Err(SmallFailure::Changed);
+    }
+    Ok(SmallReadOk { content: start..start + bytes, stat })
+}
+
+fn read_whole(file: &File, buf: &mut PoolBuf, bytes: usize) -> Result<(), SmallFailure> {
+    match file.read_exact_at(buf.spare_mut(bytes), 0) {
+        Ok(()) => {
+            buf.advance(bytes);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(SmallFailure::Changed),
+        Err(error) => Err(SmallFailure::Io(error)),
+    }
+}
+
+/// A small file to be written whole. Its content has been verified.
+#[derive(Clone, Debug)]
+pub struct SmallWrite {
+    /// Its number.
+    pub id: FileId,
+    /// Where it belongs.
+    pub path: SafePath,
+    /// Its content within the buffer.
+    pub content: Range<usize>,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its modification time.
+    pub mtime: Timestamp,
+}
+
+impl Replica {
+    /// Stages small files whole, with their metadata, from the filled part of one buffer. Result `i` is that of
+    /// `files[i]`, to be handed to [`Replica::publish`]; no descriptor is held meanwhile.
+    ///
+    /// # Errors
+    /// For each file: what the file system says.
+    ///
+    /// # Panics
+    /// If a content is not within what is filled.
+    pub fn write_small(&self, files: Vec<SmallWrite>, buf: &PoolBuf) -> Vec<Result<Ready, FileError>> {
+        files
+            .into_iter()
+            .map(|file| {
+                let content = &buf.as_slice()[file.content];
+                let mut staged =
+                    StagedFile::create(self.staging(), file.id, &file.path, 0, Allocation::Sparse)?;
+                staged
+                    .file()
+                    .write_all_at(content, 0)
+                    .and_then(|()| metadata::apply(staged.file(), file.mode, file.mtime))
+                    .map_err(|error| FileError::from_io(&file.path, error))?;
+                staged.close();
+                Ok(Ready::complete(staged, file.path))
+            })
+            .collect()
+    }
+}
