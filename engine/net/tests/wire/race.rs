@@ -34,8 +34,10 @@ async fn refused_address_is_passed_over() {
 async fn silent_address_does_not_hold_up_the_next() {
     let (server, silent) = (Server::new(vec![job(1)]), silent());
     let list = addresses(&[silent.local_addr().unwrap(), server.address()]);
-    let (dialer, taking) = (dialer(1), server.take());
-    let (dialed, _) = tokio::join!(dialer.dial(&list), taking);
+    let never = DialTiming { attempt_timeout: Duration::from_hours(1), ..DialTiming::default() };
+    let dialer = dialer(1).with_timing(never);
+    let racing = async { tokio::join!(dialer.dial(&list), server.take()) };
+    let (dialed, _) = tokio::time::timeout(Duration::from_mins(1), racing).await.expect("held up");
     assert_eq!(dialed.unwrap().1, server.address());
 }
 
