@@ -87,7 +87,7 @@ mod tests {
         let pool = BufferPool::new(PoolConfig { slots: 1, ..PoolConfig::default() }).unwrap();
         let mut buf = pool.try_acquire(1).unwrap();
         buf.put_zeros(16);
-        let pattern: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+        let pattern: Vec<u8> = (0..251).cycle().take(bytes).collect();
         buf.put_slice(&pattern);
         buf
     }

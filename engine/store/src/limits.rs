@@ -26,6 +26,8 @@ pub(crate) const RING_ENTRIES_MIN: u32 = 256;
 /// Entries of the submission queue, at most (the kernel's own limit is 32768).
 pub(crate) const RING_ENTRIES_MAX: u32 = 4096;
 
+/// Times an operation is submitted again that the kernel put off (EAGAIN) or that was interrupted.
+pub(crate) const RING_TRIES_MAX: u32 = 1024;
 /// Tries of an `openat2` that the kernel answers with EAGAIN because something was renamed meanwhile.
 pub(crate) const RESOLVE_TRIES_MAX: u32 = 64;
 /// Rounds of removing what is in the way and trying again, before another writer is given the last word.

@@ -133,6 +133,8 @@ impl Replica {
             return Err(changed());
         }
         staged.put_in_place(path, &parent, name)?;
+        // Between two names of one inode (someone else was quicker) a rename does nothing: then ours is to be removed.
+        staged.created();
         Ok(Linked::Created)
     }
 
@@ -152,4 +154,109 @@ fn regular_file(parent: &ParentDir, name: &[u8]) -> rustix::io::Result<Option<Fi
 
 fn is_not_a_directory(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotADirectory || Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
+#[cfg(test)]
+mod race_test;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    const TIME: Timestamp = Timestamp { seconds: 1_000_000_000, nanos: 5 };
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    #[test]
+    fn directories_are_made_kept_or_put_where_something_else_was() {
+        let outside = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("kept")).unwrap();
+        fs::write(dir.path().join("kept/file"), "").unwrap();
+        fs::set_permissions(dir.path().join("kept"), fs::Permissions::from_mode(0o055)).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        symlink(outside.path(), dir.path().join("link")).unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let make = |name| replica.make_directory(&path(name));
+        assert_eq!(make("kept").unwrap(), MadeDirectory::Existed { mode: 0o055 });
+        assert_eq!(fs::metadata(dir.path().join("kept")).unwrap().mode() & 0o7777, 0o755);
+        assert!(dir.path().join("kept/file").exists());
+        for name in ["new", "new/sub", "file", "link", "link/sub"] {
+            assert_eq!(make(name).unwrap(), MadeDirectory::Created, "{name}");
+            assert!(fs::symlink_metadata(dir.path().join(name)).unwrap().is_dir());
+        }
+        assert!(matches!(make("none/sub"), Err(FileError::NoParent { .. })));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn symbolic_links_are_made_replaced_or_left() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        fs::create_dir_all(dir.path().join("full/of")).unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let make = |name, target: &[u8]| replica.make_symlink(&path(name), target, TIME);
+        for name in ["new", "file"] {
+            assert_eq!(make(name, b"../../etc/passwd").unwrap(), Linked::Created);
+            let stat = fs::symlink_metadata(dir.path().join(name)).unwrap();
+            assert!(stat.is_symlink());
+            assert_eq!((stat.mtime(), stat.mtime_nsec()), (TIME.seconds, TIME.nanos.into()));
+            let inode = stat.ino();
+            assert_eq!(make(name, b"../../etc/passwd").unwrap(), Linked::Unchanged);
+            assert_eq!(fs::symlink_metadata(dir.path().join(name)).unwrap().ino(), inode);
+        }
+        assert_eq!(make("new", b"elsewhere").unwrap(), Linked::Created);
+        assert_eq!(fs::read_link(dir.path().join("new")).unwrap().as_os_str(), "elsewhere");
+        assert!(matches!(make("full", b"x"), Err(FileError::DirectoryInTheWay { .. })));
+        for bad in [&b""[..], b"a\0b", &[b'x'; 4096]] {
+            assert!(make("bad", bad).is_err());
+        }
+        assert_eq!(fs::read_dir(dir.path().join(".sealift/staging")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a5_hard_links_join_regular_files_of_the_root_and_nothing_else() {
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "content").unwrap();
+        fs::write(dir.path().join("b"), "other").unwrap();
+        symlink(outside.path(), dir.path().join("out")).unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let link = |name, target| replica.make_hardlink(&path(name), &path(target));
+        assert_eq!(link("new", "a").unwrap(), Linked::Created);
+        assert_eq!(link("b", "a").unwrap(), Linked::Created);
+        assert_eq!(link("b", "a").unwrap(), Linked::Unchanged);
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().nlink(), 3);
+        assert_eq!(fs::read_to_string(dir.path().join("b")).unwrap(), "content");
+        for bad in ["out", "missing", "missing/x", ".", "out/x"] {
+            if let Ok(target) = SafePath::parse(bad.as_bytes()) {
+                assert!(replica.make_hardlink(&path("c"), &target).is_err(), "{bad}");
+            }
+        }
+        assert!(!dir.path().join("c").exists());
+        assert_eq!(outside.as_file().metadata().unwrap().nlink(), 1);
+        assert_eq!(fs::read_dir(dir.path().join(".sealift/staging")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn renaming_over_another_name_of_the_same_file_leaves_nothing_staged() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "content").unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        // As if the link had been made by someone else after it was looked for.
+        let mut staged = replica.staging().fresh_name("hard");
+        let (parent, name) = replica.root().parent_of(&path("a")).map(|(d, n)| (d, n.to_vec())).unwrap();
+        rustix::fs::linkat(&parent, &name, replica.staging().dir(), staged.as_str(), AtFlags::empty())
+            .unwrap();
+        staged.created();
+        staged.put_in_place(&path("a"), &parent, &name).unwrap();
+        staged.created();
+        drop(staged);
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().nlink(), 1);
+        assert_eq!(fs::read_dir(dir.path().join(".sealift/staging")).unwrap().count(), 0);
+    }
 }

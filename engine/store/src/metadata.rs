@@ -142,3 +142,97 @@ impl Replica {
         file.update(&stat, mode, mtime).map_err(failed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Existing;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    const TIME: Timestamp = Timestamp { seconds: -5, nanos: 999_999_999 };
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    fn stat(replica: &Replica, name: &str) -> FileStat {
+        match replica.existing(&path(name)).unwrap() {
+            Existing::File(stat) => stat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_set() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let before = stat(&replica, "f");
+        replica.update_metadata(&path("f"), &before, 0o100_604, TIME).unwrap();
+        let after = stat(&replica, "f");
+        assert_eq!((after.mode, after.mtime), (0o604, TIME));
+        replica.update_metadata(&path("f"), &after, 0o604, TIME).unwrap();
+        assert!(stat(&replica, "f").same_version(&after), "not even the ctime moved");
+    }
+
+    #[test]
+    fn a_file_without_permissions_can_be_updated_by_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        fs::set_permissions(dir.path().join("f"), fs::Permissions::from_mode(0o0)).unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        replica.update_metadata(&path("f"), &stat(&replica, "f"), 0o640, TIME).unwrap();
+        assert_eq!(stat(&replica, "f").mode, 0o640);
+        // What the owner of the process may do, root or not, the path through /proc does.
+        let fd = replica.root().open_beneath(&path("f"), OFlags::PATH).unwrap();
+        let handle = Handle::Path(fd);
+        handle.set_mode(0o600).unwrap();
+        handle.set_mtime(Timestamp { seconds: 9, nanos: 9 }).unwrap();
+        let after = stat(&replica, "f");
+        assert_eq!((after.mode, after.mtime), (0o600, Timestamp { seconds: 9, nanos: 9 }));
+    }
+
+    #[test]
+    fn b13_another_file_in_its_place_is_left_alone() {
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let mode = outside.as_file().metadata().unwrap().mode();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let before = stat(&replica, "f");
+        for replaced_by in ["file", "link", "nothing"] {
+            fs::remove_file(dir.path().join("f")).ok();
+            match replaced_by {
+                // Its inode must be another: keep the old number in use.
+                "file" => {
+                    fs::write(dir.path().join("other"), "").unwrap();
+                    fs::write(dir.path().join("f"), "").unwrap();
+                }
+                "link" => symlink(outside.path(), dir.path().join("f")).unwrap(),
+                _ => {}
+            }
+            let expected = FileStat { inode: before.inode.wrapping_add(1 << 40), ..before };
+            let error = replica.update_metadata(&path("f"), &expected, 0o777, TIME).unwrap_err();
+            assert!(matches!(error, FileError::Changed { .. }), "{replaced_by}: {error}");
+        }
+        assert_eq!(outside.as_file().metadata().unwrap().mode(), mode);
+    }
+
+    #[test]
+    fn directories_and_the_root_get_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        replica.set_directory_metadata(Some(&path("d")), 0o1710, TIME).unwrap();
+        assert!(replica.set_directory_metadata(Some(&path("f")), 0o700, TIME).is_err());
+        replica.close().unwrap();
+        replica.set_directory_metadata(None, 0o750, TIME).unwrap();
+        for (name, mode) in [("d", 0o1710), ("", 0o750)] {
+            let stat = fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!(stat.mode() & 0o7777, mode);
+            assert_eq!((stat.mtime(), stat.mtime_nsec()), (TIME.seconds, TIME.nanos.into()));
+        }
+    }
+}

@@ -108,7 +108,7 @@ impl Replica {
             }
             results[index] = parents.of(path).map_err(|error| FileError::from_parent(path, error)).and_then(
                 |(parent, name)| {
-                    staged.into_name().put_in_place(path, &parent, name)?;
+                    staged.put_in_place(path, &parent, name)?;
                     touched.add(path, parent, index);
                     Ok(())
                 },
@@ -182,4 +182,146 @@ fn not_synced(path: &SafePath, source: io::Error) -> FileError {
 /// The same error for one more file.
 fn again(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::staging::Allocation;
+    use sealift_proto::block::FileId;
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+    use std::path::Path;
+
+    const TIME: Timestamp = Timestamp { seconds: 1_000_000_000, nanos: 123_456_789 };
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    fn ready(replica: &Replica, name: &str, content: &str) -> Ready {
+        let size = content.len() as u64;
+        let staged = replica.create_staged(FileId(1), &path(name), size, Allocation::Preallocated).unwrap();
+        staged.file().write_all_at(content.as_bytes(), 0).unwrap();
+        Ready::new(staged, path(name), 0o4751, TIME)
+    }
+
+    fn staged_names(dir: &Path) -> usize {
+        fs::read_dir(dir.join(".sealift/staging")).unwrap().count()
+    }
+
+    #[test]
+    fn publishing_replaces_files_links_and_empty_directories() {
+        for durability in [Durability::Synced, Durability::Unsynced] {
+            let outside = tempfile::tempdir().unwrap();
+            fs::write(outside.path().join("kept"), "outside").unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("old"), "old content").unwrap();
+            symlink(outside.path().join("kept"), dir.path().join("link")).unwrap();
+            fs::create_dir(dir.path().join("empty")).unwrap();
+            let mut reader = fs::File::open(dir.path().join("old")).unwrap();
+            let replica = Replica::open(dir.path()).unwrap();
+            let names = ["empty", "link", "new", "old"];
+            let batch = names.map(|name| ready(&replica, name, name)).into();
+            for result in replica.publish(batch, durability) {
+                result.unwrap();
+            }
+            for name in names {
+                let stat = fs::symlink_metadata(dir.path().join(name)).unwrap();
+                assert!(stat.is_file());
+                assert_eq!(stat.mode() & 0o7777, 0o4751);
+                assert_eq!((stat.mtime(), stat.mtime_nsec()), (TIME.seconds, TIME.nanos.into()));
+                assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), name);
+            }
+            assert_eq!(fs::read_to_string(outside.path().join("kept")).unwrap(), "outside");
+            let mut old = String::new();
+            std::io::Read::read_to_string(&mut reader, &mut old).unwrap();
+            assert_eq!(old, "old content", "who had the old file open still reads it");
+            assert_eq!(staged_names(dir.path()), 0);
+        }
+    }
+
+    #[test]
+    fn a_file_that_fails_leaves_the_others_and_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("full/of")).unwrap();
+        fs::write(dir.path().join("plain"), "").unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let names = ["full", "good", "missing/x", "plain/x", "z"];
+        let batch = names.map(|name| ready(&replica, name, name)).into();
+        let results = replica.publish(batch, Durability::Synced);
+        assert!(matches!(results[0], Err(FileError::DirectoryInTheWay { .. })));
+        assert!(results[1].is_ok() && results[4].is_ok());
+        assert!(matches!(results[2], Err(FileError::NoParent { .. })));
+        assert!(matches!(results[3], Err(FileError::NoParent { .. })), "{:?}", results[3]);
+        assert!(dir.path().join("full/of").is_dir());
+        assert_eq!(staged_names(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_batch_over_many_directories_is_published_and_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let mut batch = Vec::new();
+        for i in 0..SYNC_EACH_DIRECTORIES_MAX + 2 {
+            replica.make_directory(&path(&format!("d{i}"))).unwrap();
+            batch.push(ready(&replica, &format!("d{i}/f"), "x"));
+        }
+        for result in replica.publish(batch, Durability::Synced) {
+            result.unwrap();
+        }
+        assert!((0..SYNC_EACH_DIRECTORIES_MAX + 2).all(|i| dir.path().join(format!("d{i}/f")).is_file()));
+    }
+
+    #[test]
+    fn b2_after_a_failed_sync_what_was_begun_before_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let many = |prefix: &str| -> Vec<_> {
+            (0..=SYNC_EACH_FILES_MAX).map(|i| ready(&replica, &format!("{prefix}{i}"), "x")).collect()
+        };
+        let before = many("before");
+        replica.staging().count_failed_sync();
+        let after = many("after");
+        for result in replica.publish(before, Durability::Synced) {
+            assert!(matches!(result, Err(FileError::NotSynced { .. })));
+        }
+        assert!(!dir.path().join("before0").exists());
+        assert!(replica.publish(after, Durability::Synced).iter().all(Result::is_ok));
+        assert_eq!(staged_names(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_staged_file_goes_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let ready = ready(&replica, "x", "content");
+        assert_eq!(staged_names(dir.path()), 1);
+        drop(ready);
+        assert_eq!(staged_names(dir.path()), 0);
+    }
+
+    #[test]
+    fn b4_a_disk_that_is_too_small_is_known_before_any_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let size = replica.free_bytes().unwrap() + (1 << 40);
+        let error = replica.create_staged(FileId(1), &path("x"), size, Allocation::Preallocated).unwrap_err();
+        assert!(matches!(error, FileError::NoSpace { .. }), "{error}");
+        assert_eq!(staged_names(dir.path()), 0);
+    }
+
+    #[test]
+    fn space_is_taken_or_left_as_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let blocks = |allocation| {
+            let staged = replica.create_staged(FileId(1), &path("x"), 1 << 20, allocation).unwrap();
+            let stat = staged.file().metadata().unwrap();
+            assert_eq!(stat.len(), 1 << 20);
+            assert_eq!(stat.mode() & 0o7777, 0o600);
+            stat.blocks()
+        };
+        assert!(blocks(Allocation::Sparse) < blocks(Allocation::Preallocated));
+    }
 }

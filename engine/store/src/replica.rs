@@ -291,3 +291,109 @@ fn remove(parent: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<()>
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    #[test]
+    fn a_second_receiver_is_kept_out_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Replica::open(dir.path()).unwrap();
+        let error = Replica::open(dir.path()).unwrap_err();
+        assert!(matches!(error, ReplicaError::Locked { .. }));
+        assert!(error.to_string().contains("another sealift"), "{error}");
+        drop(first);
+        Replica::open(dir.path()).unwrap().close().unwrap();
+    }
+
+    #[test]
+    fn b10_what_a_killed_receiver_left_is_cleared_and_a_finished_one_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("new/dest");
+        fs::create_dir_all(dest.join(".sealift/staging")).unwrap();
+        fs::write(dest.join(".sealift/staging/7.0"), "torn").unwrap();
+        fs::write(dest.join(".sealift/lock"), "").unwrap();
+        let replica = Replica::open(&dest).unwrap();
+        assert_eq!(fs::metadata(dest.join(".sealift")).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::read_dir(dest.join(".sealift/staging")).unwrap().count(), 0);
+        let held = replica.create_staged(FileId(1), &path("x"), 10, Allocation::Sparse).unwrap();
+        replica.close().unwrap();
+        drop(held);
+        assert_eq!(fs::read_dir(&dest).unwrap().count(), 0);
+        replica.close().unwrap();
+        drop(replica);
+        let replica = Replica::open(&dest).unwrap();
+        fs::write(dest.join(".sealift/index"), "kept").unwrap();
+        replica.close().unwrap();
+        assert!(dest.join(".sealift/index").exists());
+    }
+
+    #[test]
+    fn our_directory_is_not_followed_out_of_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        symlink(outside.path(), dir.path().join(".sealift")).unwrap();
+        assert!(matches!(Replica::open(dir.path()), Err(ReplicaError::Staging { .. })));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn receivers_that_come_and_go_at_once_never_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut done = 0;
+                    while done < 50 {
+                        match Replica::open(dir.path()) {
+                            Ok(replica) => {
+                                use std::sync::atomic::Ordering::SeqCst;
+                                assert_eq!(inside.fetch_add(1, SeqCst), 0);
+                                inside.fetch_sub(1, SeqCst);
+                                replica.close().unwrap();
+                                done += 1;
+                            }
+                            Err(ReplicaError::Locked { .. }) => std::thread::yield_now(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn tells_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d/f"), "hello").unwrap();
+        symlink("d", dir.path().join("l")).unwrap();
+        let fifo = dir.path().join("p");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        let paths = ["d", "d/f", "d/f/x", "l", "l/f", "none", "none/x", "p"].map(path);
+        let found: Vec<_> = replica.existing_batch(&paths).into_iter().map(|found| found.unwrap()).collect();
+        assert!(matches!(found[0], Existing::Directory { .. }));
+        let Existing::File(stat) = &found[1] else { panic!("{:?}", found[1]) };
+        assert!(matches!(&found[3], Existing::Symlink { target, .. } if target == b"d"));
+        assert_eq!(found[7], Existing::Other);
+        for index in [2, 4, 5, 6] {
+            assert_eq!(found[index], Existing::Missing, "{}", paths[index]);
+        }
+        let (_, opened) = replica.open_existing(&paths[1]).unwrap();
+        assert!(opened.same_version(stat));
+        assert!(replica.open_existing(&paths[7]).is_err());
+        assert!(replica.open_existing(&path("l/f")).is_err());
+        assert!(replica.free_bytes().unwrap() > 0);
+        replica.sync().unwrap();
+    }
+}

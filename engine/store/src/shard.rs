@@ -280,3 +280,6 @@ impl BlockIo {
 fn in_file_range(offset: u64, len: usize) -> bool {
     offset.checked_add(len as u64).is_some_and(|end| i64::try_from(end).is_ok())
 }
+
+#[cfg(test)]
+mod tests;

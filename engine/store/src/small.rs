@@ -164,3 +164,107 @@ impl Replica {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Durability;
+    use crate::ring::pool::{BufferPool, PoolConfig};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    fn buffer() -> PoolBuf {
+        let config = PoolConfig { slot_bytes: 64 << 10, slots: 1, large_slots: 0 };
+        let mut buf = BufferPool::new(config).unwrap().try_acquire(1).unwrap();
+        let capacity = buf.capacity();
+        buf.spare_mut(capacity).fill(0xC5);
+        buf.advance(capacity);
+        buf.clear();
+        buf
+    }
+
+    fn wanted(name: &str) -> SmallRead {
+        SmallRead { path: path(name), expected: None }
+    }
+
+    #[test]
+    fn reads_back_to_back_and_tells_each_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "first").unwrap();
+        fs::write(dir.path().join("empty"), "").unwrap();
+        fs::write(dir.path().join("z"), "last").unwrap();
+        fs::write(dir.path().join("big"), vec![1; 65 << 10]).unwrap();
+        fs::File::create(dir.path().join("huge")).unwrap().set_len(READ_SMALL_BYTES_MAX + 1).unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        symlink("a", dir.path().join("link")).unwrap();
+        let source = Source::open(&[dir.path().into()]).unwrap();
+        let names = ["a", "missing", "empty", "dir", "link", "big", "huge", "z"];
+        let mut buf = buffer();
+        buf.put_slice(b"frame");
+        let results = read_small(&source, &names.map(wanted), 8, &mut buf);
+        let contents: Vec<_> =
+            results.iter().map(|r| r.as_ref().ok().map(|ok| &buf.as_slice()[ok.content.clone()])).collect();
+        assert_eq!(contents[0], Some(&b"first"[..]));
+        assert_eq!(contents[2], Some(&b""[..]));
+        assert_eq!(contents[7], Some(&b"last"[..]));
+        assert!(matches!(results[1], Err(SmallFailure::Io(_))));
+        assert!(matches!(results[3], Err(SmallFailure::NotRegular)));
+        assert!(matches!(results[4], Err(SmallFailure::Io(_))));
+        assert!(matches!(results[5], Err(SmallFailure::NoRoom)));
+        assert!(matches!(results[6], Err(SmallFailure::TooLarge)));
+        assert_eq!(buf.as_slice(), b"frame\0\0\0\0\0\0\0\0first\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0last");
+    }
+
+    #[test]
+    fn b12_another_version_than_expected_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "first").unwrap();
+        let source = Source::open(&[dir.path().into()]).unwrap();
+        let (_, stat) = source.open_file(&path("a")).unwrap();
+        let same = SmallRead { path: path("a"), expected: Some(stat) };
+        let mut buf = buffer();
+        assert!(read_small(&source, std::slice::from_ref(&same), 0, &mut buf)[0].is_ok());
+        fs::write(dir.path().join("new"), "other").unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("a")).unwrap();
+        buf.clear();
+        assert!(matches!(read_small(&source, &[same], 4, &mut buf)[0], Err(SmallFailure::Changed)));
+        assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn thousands_of_small_files_are_written_and_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path()).unwrap();
+        replica.make_directory(&path("d")).unwrap();
+        let mut buf = buffer();
+        // More than a usual limit on open files.
+        let files: Vec<_> = (0..3000_u16)
+            .map(|i| {
+                let start = buf.len();
+                buf.put_slice(&i.to_le_bytes());
+                SmallWrite {
+                    id: FileId(i.into()),
+                    path: path(&format!("d/{i}")),
+                    content: start..start + 2,
+                    mode: 0o640,
+                    mtime: Timestamp { seconds: i64::from(i), nanos: 7 },
+                }
+            })
+            .collect();
+        let ready: Vec<_> = replica.write_small(files, &buf).into_iter().map(Result::unwrap).collect();
+        for result in replica.publish(ready, Durability::Synced) {
+            result.unwrap();
+        }
+        for i in 0..3000_u16 {
+            let name = dir.path().join(format!("d/{i}"));
+            assert_eq!(fs::read(&name).unwrap(), i.to_le_bytes());
+            let stat = fs::metadata(&name).unwrap();
+            assert_eq!((stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o640, i.into(), 7));
+        }
+        replica.close().unwrap();
+    }
+}

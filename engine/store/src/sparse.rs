@@ -36,6 +36,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)]
     fn zeros_in_holes_are_skipped_and_all_else_is_written() {
         let zeros = [0; 100];
         assert_eq!(ranges_to_write(0, &zeros, &[]), [0..100]);

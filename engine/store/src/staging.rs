@@ -59,9 +59,14 @@ impl Staging {
     pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::syncfs(&self.dir).map_err(|error| {
-            self.sync_failures.fetch_add(1, Ordering::SeqCst);
+            self.count_failed_sync();
             error.into()
         })
+    }
+
+    /// From now on nothing that was begun before is believed to be on the disk.
+    pub(crate) fn count_failed_sync(&self) {
+        self.sync_failures.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn sync_failures(&self) -> u64 {
@@ -93,7 +98,7 @@ impl StagedName {
 
     /// Renames it to `name` in `parent`, over a file, link or empty directory that is there.
     pub(crate) fn put_in_place(
-        mut self,
+        &mut self,
         path: &SafePath,
         parent: &ParentDir,
         name: &[u8],
@@ -101,9 +106,7 @@ impl StagedName {
         for _ in 0..REPLACE_TRIES_MAX {
             match rustix::fs::renameat(self.staging.dir(), &self.name, parent, name) {
                 Ok(()) => {
-                    // A rename between two names of one inode does nothing: then ours is still to be removed. If
-                    // it is gone, removing it finds nothing.
-                    self.exists = true;
+                    self.exists = false;
                     return Ok(());
                 }
                 Err(Errno::ISDIR) => match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
@@ -184,8 +187,14 @@ impl StagedFile {
         self.sync_failures != self.name.staging().sync_failures()
     }
 
-    pub(crate) fn into_name(self) -> StagedName {
-        self.name
+    /// See [`StagedName::put_in_place`].
+    pub(crate) fn put_in_place(
+        mut self,
+        path: &SafePath,
+        parent: &ParentDir,
+        name: &[u8],
+    ) -> Result<(), FileError> {
+        self.name.put_in_place(path, parent, name)
     }
 }
 
@@ -194,6 +203,11 @@ fn allocate(file: &OwnedFd, size_bytes: u64, allocation: Allocation) -> io::Resu
         return Ok(());
     }
     if allocation == Allocation::Preallocated {
+        // Asked first, since some file systems fill the whole disk before they find that it is too small.
+        let room = rustix::fs::fstatvfs(file)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) < size_bytes {
+            return Err(Errno::NOSPC.into());
+        }
         loop {
             match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
                 Ok(()) => return Ok(()),

@@ -257,3 +257,158 @@ impl Iterator for Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealift_proto::path::escape;
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::{Path, PathBuf};
+
+    /// One line for each entry, in order.
+    fn lines(paths: &[PathBuf]) -> Vec<String> {
+        let source = Source::open(paths).unwrap();
+        Walk::new(&source)
+            .map(|found| match found {
+                Found::Root { .. } => "root".into(),
+                Found::Directory { path, .. } => format!("dir {path}"),
+                Found::File { path, stat } => format!("file {path} {}", stat.size_bytes),
+                Found::Symlink { path, target, .. } => format!("link {path} -> {}", escape(&target)),
+                Found::Problem { path, kind } => {
+                    let kind = match kind {
+                        ProblemKind::Special => "special".into(),
+                        ProblemKind::Unreadable(error) => format!("{:?}", error.kind()),
+                        ProblemKind::BadName(error) => format!("{error:?}"),
+                    };
+                    format!("problem {} {kind}", escape(&path))
+                }
+            })
+            .collect()
+    }
+
+    fn touch(dir: &Path, name: &[u8]) {
+        fs::write(dir.join(OsStr::from_bytes(name)), "x").unwrap();
+    }
+
+    #[test]
+    fn parents_come_first_and_names_are_sorted_by_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("b/empty")).unwrap();
+        for name in ["b/z", "b/a", "b-", "B", "b0"] {
+            touch(dir.path(), name.as_bytes());
+        }
+        assert_eq!(
+            lines(&[dir.path().into()]),
+            [
+                "root",
+                "file B 1",
+                "dir b",
+                "file b/a 1",
+                "dir b/empty",
+                "file b/z 1",
+                "file b- 1",
+                "file b0 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a2_a6_odd_names_and_kinds_are_carried_or_told() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path(), b"caf\xe9");
+        touch(dir.path(), b"new\nline");
+        let long = [b'n'; 255];
+        touch(dir.path(), &long);
+        symlink("/nowhere", dir.path().join("dangling")).unwrap();
+        symlink(".", dir.path().join("loop")).unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let long = format!("file {} 1", "n".repeat(255));
+        assert_eq!(
+            lines(&[dir.path().into()]),
+            [
+                "root",
+                "file caf\\xe9 1",
+                "link dangling -> /nowhere",
+                "problem fifo special",
+                "link loop -> .",
+                "file new\\x0aline 1",
+                long.as_str()
+            ]
+        );
+    }
+
+    #[test]
+    fn a8_our_own_directory_is_left_out_and_any_other_of_its_name_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(".sealift/staging")).unwrap();
+        fs::create_dir_all(dir.path().join("sub/.sealift")).unwrap();
+        assert_eq!(lines(&[dir.path().into()]), ["root", "dir sub", "problem sub/.sealift Reserved"]);
+        let other = tempfile::tempdir().unwrap();
+        touch(other.path(), b".sealift");
+        assert_eq!(lines(&[other.path().into()]), ["root", "problem .sealift Reserved"]);
+        let named = [dir.path().join("sub"), dir.path().into()];
+        let name = dir.path().file_name().unwrap().to_str().unwrap();
+        assert!(lines(&named).contains(&format!("problem {name}/sub/.sealift Reserved")));
+        assert!(!lines(&named).iter().any(|line| line.contains("staging")));
+    }
+
+    #[test]
+    fn a1_depth_is_walked_to_the_limit_and_told_beyond() {
+        for (depth, told) in [(200, 0), (256, 0), (257, 1), (300, 1)] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join("d/".repeat(depth))).unwrap();
+            let lines = lines(&[dir.path().into()]);
+            assert_eq!(lines.iter().filter(|line| line.starts_with("dir ")).count(), depth.min(256));
+            assert_eq!(lines.iter().filter(|line| line.ends_with(" TooDeep")).count(), told);
+        }
+    }
+
+    #[test]
+    fn named_paths_come_under_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tree")).unwrap();
+        touch(dir.path(), b"tree/x");
+        touch(dir.path(), b"file");
+        assert_eq!(
+            lines(&[dir.path().join("tree"), dir.path().join("file")]),
+            ["file file 1", "dir tree", "file tree/x 1"]
+        );
+        assert_eq!(lines(&[dir.path().join("file")]), ["file file 1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_told_and_the_walk_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("closed")).unwrap();
+        touch(dir.path(), b"open");
+        fs::set_permissions(dir.path().join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
+        let lines = lines(&[dir.path().into()]);
+        // Root opens everything.
+        let closed = if fs::read_dir(dir.path().join("closed")).is_ok() {
+            "dir closed"
+        } else {
+            "problem closed PermissionDenied"
+        };
+        assert_eq!(lines, ["root", closed, "file open 1"]);
+        fs::set_permissions(dir.path().join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn what_vanishes_meanwhile_is_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            touch(dir.path(), name.as_bytes());
+        }
+        fs::create_dir(dir.path().join("d")).unwrap();
+        let source = Source::open(&[dir.path().into()]).unwrap();
+        let mut walk = Walk::new(&source);
+        assert!(matches!(walk.next(), Some(Found::Root { .. })));
+        fs::remove_file(dir.path().join("b")).unwrap();
+        fs::remove_dir(dir.path().join("d")).unwrap();
+        assert_eq!(walk.count(), 2);
+    }
+}

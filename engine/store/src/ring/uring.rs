@@ -11,7 +11,8 @@
 
 use super::arena::Arena;
 use super::pool::{BufferPool, Class, PoolBuf};
-use crate::limits::{RING_ENTRIES_MAX, RING_ENTRIES_MIN};
+use crate::limits::{RING_ENTRIES_MAX, RING_ENTRIES_MIN, RING_TRIES_MAX};
+use rustix::fs::OFlags;
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -187,6 +188,12 @@ impl RingIo {
     }
 
     pub(crate) fn attach(file: &File) -> io::Result<RingFile> {
+        // With O_NONBLOCK (see `Source::open_file`) the ring would answer EAGAIN instead of waiting for the disk, on
+        // file systems that cannot read without blocking.
+        let flags = rustix::fs::fcntl_getfl(file)?;
+        if flags.contains(OFlags::NONBLOCK) {
+            rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?;
+        }
         // tokio-uring closes what it is given: let it have a descriptor of its own.
         Ok(Rc::new(tokio_uring::fs::File::from_std(file.try_clone()?)))
     }
@@ -265,6 +272,7 @@ impl RingIo {
         mut buf: PoolBuf,
         read: bool,
     ) -> (io::Result<()>, PoolBuf) {
+        let mut tries = 0;
         while !range.is_empty() {
             let result;
             (result, buf) = self.once(file, offset, range.clone(), buf, read).await;
@@ -272,12 +280,12 @@ impl RingIo {
                 Ok(0) if read => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
                 Ok(moved) => {
+                    tries = 0;
                     range.start += moved;
                     offset += moved as u64;
                 }
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) =>
-                {
+                Err(error) if is_passing(&error) && tries < RING_TRIES_MAX => {
+                    tries += 1;
                     // A regular file has nothing to wait for; give the others their turn.
                     tokio::task::yield_now().await;
                 }
@@ -314,5 +322,49 @@ impl RingIo {
                 (result, slice.into_inner().0)
             }
         }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::pool::PoolConfig;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn b7_without_registration_the_ring_still_works_and_says_so() {
+        let Ok(()) = probe() else { return eprintln!("io_uring is not tested here") };
+        let pool = BufferPool::new(PoolConfig { slot_bytes: 8192, slots: 2, large_slots: 0 }).unwrap();
+        runtime(2).unwrap().block_on(async {
+            let (first, text) = RingIo::start(&pool);
+            assert!(text.contains("2 registered"), "{text}");
+            // The kernel takes one registration a ring, so this one is refused.
+            let (ring, text) = RingIo::start(&pool);
+            assert!(ring.registered.is_none() && text.contains("not registered"), "{text}");
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(b"0123456789", 0).unwrap();
+            rustix::fs::fcntl_setfl(&file, OFlags::NONBLOCK).unwrap();
+            let std_file = file;
+            let file = RingIo::attach(&std_file).unwrap();
+            assert!(!rustix::fs::fcntl_getfl(&std_file).unwrap().contains(OFlags::NONBLOCK));
+            let buf = pool.acquire(1).await;
+            let (result, buf) = ring.read_exact_at(&file, 2, 5, buf).await;
+            result.unwrap();
+            assert_eq!(buf.as_slice(), b"23456");
+            let (result, buf) = ring.write_all_at(&file, 8, buf, 0..5).await;
+            result.unwrap();
+            let mut buf = buf;
+            buf.clear();
+            let (result, buf) = first.read_exact_at(&file, 8, 5, buf).await;
+            result.unwrap();
+            assert_eq!(buf.as_slice(), b"23456");
+            ring.drained().await;
+            let (result, _buf) = ring.read_exact_at(&file, 0, 1, buf).await;
+            assert!(result.unwrap_err().to_string().contains("ending"));
+        });
     }
 }
