@@ -5,7 +5,7 @@
 //! symbolic link, never reads content; what cannot be listed becomes a [`Found::Problem`] and the walk goes on.
 
 use crate::limits::DIRECTORY_READ_BYTES;
-use crate::root::{DIRECTORY, openat2};
+use crate::root::{DIRECTORY, Root, openat2};
 use crate::source::{NamedWhat, Offer, Source};
 use crate::stat::{self, FileStat, PERMISSION_BITS, Timestamp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
@@ -204,8 +204,8 @@ impl<'s> Walk<'s> {
                 None => return false,
                 Some(named) => match &named.what {
                     NamedWhat::Tree(root) => (root, Some(&named.name)),
-                    NamedWhat::FileIn(_) => {
-                        self.visit_named_file(&named.name);
+                    NamedWhat::FileIn(above) => {
+                        self.visit_named_file(above, &named.name);
                         return true;
                     }
                 },
@@ -219,13 +219,7 @@ impl<'s> Walk<'s> {
         true
     }
 
-    fn visit_named_file(&mut self, name: &SafePath) {
-        let Offer::Named(named) = &self.source.offer else { return };
-        let Some(NamedWhat::FileIn(above)) =
-            named.iter().find(|item| item.name == *name).map(|item| &item.what)
-        else {
-            return;
-        };
+    fn visit_named_file(&mut self, above: &Root, name: &SafePath) {
         let opened = above.open_beneath(name, OFlags::PATH).and_then(|fd| Ok(rustix::fs::fstat(fd)?));
         match opened {
             Ok(stat) if stat::kind(&stat) == FileType::RegularFile => {

@@ -298,3 +298,19 @@ fn b7_a_shard_that_cannot_be_had_is_an_error() {
     let shard = spawn_shard("test", Backend::Threads, config, |_| async {}).unwrap();
     assert!(shard.join().unwrap().is_err());
 }
+
+#[test]
+fn b7_the_default_pool_works_whatever_may_be_locked() {
+    let Ok(()) = uring::probe() else { return eprintln!("io_uring is not tested here") };
+    let shard = spawn_shard("test", Backend::Uring, PoolConfig::default(), |io| async move {
+        let (file, content) = file(60_000);
+        let file = io.attach(file).unwrap();
+        let buf = io.pool().acquire(60_000).await;
+        let (result, buf) = io.read_exact_at(&file, 0, 60_000, buf).await;
+        result.unwrap();
+        assert_eq!(buf.as_slice(), content);
+        io.describe().to_owned()
+    });
+    let description = shard.unwrap().join().unwrap().unwrap();
+    assert!(description.starts_with("io_uring, "), "{description}");
+}
