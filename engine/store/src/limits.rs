@@ -21,11 +21,13 @@ const SLOT_ROOM_BYTES: usize = 64 << 10;
 /// The largest file that [`crate::read_small`] reads.
 pub const READ_SMALL_BYTES_MAX: u64 = proto::RUN_BYTES_MAX as u64;
 
-/// Entries of the submission queue, at least. It is never smaller than the pool, so that it cannot fill up.
-pub(crate) const RING_ENTRIES_MIN: u32 = 256;
-/// Entries of the submission queue, at most (the kernel's own limit is 32768).
-pub(crate) const RING_ENTRIES_MAX: u32 = 4096;
-
+/// Entries of the completion queue, at least; and at least [`RING_COMPLETIONS_PER_SLOT`] for each buffer.
+pub(crate) const RING_COMPLETIONS_MIN: u32 = 256;
+/// Entries of the completion queue, at most (the kernel's own limit is 65536).
+pub(crate) const RING_COMPLETIONS_MAX: u32 = 32_768;
+/// What one buffer can have in the completion queue at a time: its operation, the empty one that follows it, and as
+/// much again that was completed and not yet looked at.
+pub(crate) const RING_COMPLETIONS_PER_SLOT: usize = 4;
 /// Times an operation is submitted again that the kernel put off (EAGAIN) or that was interrupted.
 pub(crate) const RING_TRIES_MAX: u32 = 1024;
 /// Tries of an `openat2` that the kernel answers with EAGAIN because something was renamed meanwhile.
@@ -43,4 +45,4 @@ const _: () = assert!(
     SLOT_ROOM_BYTES >= proto::FRAME_HEADER_BYTES + proto::BLOCKS_PREFIX_BYTES,
     "a frame around a run fits its slot"
 );
-const _: () = assert!(IO_WORKERS_MIN <= IO_WORKERS_MAX && RING_ENTRIES_MIN <= RING_ENTRIES_MAX);
+const _: () = assert!(IO_WORKERS_MIN <= IO_WORKERS_MAX && RING_COMPLETIONS_MIN <= RING_COMPLETIONS_MAX);

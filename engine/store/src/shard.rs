@@ -4,7 +4,6 @@
 //! Owns the choice between the two, made once by a probe, and the thread's beginning and end. Never shares a ring
 //! between threads.
 
-use crate::limits::RING_ENTRIES_MAX;
 use crate::ring::pool::{BufferPool, PoolBuf, PoolConfig};
 use crate::ring::uring::{self, RingFile, RingIo};
 use crate::workers::IoWorkers;
@@ -19,8 +18,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
-
-const _: () = assert!(RING_ENTRIES_MAX <= 32_768);
 
 /// What does the block I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,13 +11,15 @@
 
 use super::arena::Arena;
 use super::pool::{BufferPool, Class, PoolBuf};
-use crate::limits::{RING_ENTRIES_MAX, RING_ENTRIES_MIN, RING_TRIES_MAX};
+use crate::limits::{RING_COMPLETIONS_MAX, RING_COMPLETIONS_MIN, RING_COMPLETIONS_PER_SLOT, RING_TRIES_MAX};
 use rustix::fs::OFlags;
 use std::cell::Cell;
 use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -31,23 +33,46 @@ pub(crate) fn probe() -> io::Result<()> {
     ring.submit().map(|_| ())
 }
 
-/// A runtime with a ring for a pool of `slots` buffers. The queue has at least as many entries as there are buffers
-/// to do I/O with, so that it does not fill up between two submissions.
+/// A runtime with a ring for a pool of `slots` buffers.
+///
+/// tokio-uring 0.5 submits what is queued when its thread parks, or when the queue is full. A busy shard does not
+/// park, and its disk would stand still until its pool ran dry. So the queue has a single entry, and each operation
+/// is followed by an empty one that pushes it out (see [`submitted`]): a system call more for each run of blocks. The
+/// completion queue is as long as the pool needs.
 pub(crate) fn runtime(slots: usize) -> io::Result<tokio_uring::Runtime> {
-    let entries = u32::try_from(slots.next_power_of_two())
-        .unwrap_or(RING_ENTRIES_MAX)
-        .clamp(RING_ENTRIES_MIN, RING_ENTRIES_MAX);
-    let mut builder = tokio_uring::builder();
-    builder.entries(entries);
-    let mut tuned = tokio_uring::uring_builder();
+    let completions = u32::try_from(slots.saturating_mul(RING_COMPLETIONS_PER_SLOT).next_power_of_two())
+        .unwrap_or(RING_COMPLETIONS_MAX)
+        .clamp(RING_COMPLETIONS_MIN, RING_COMPLETIONS_MAX);
+    let mut plain = tokio_uring::uring_builder();
+    plain.setup_cqsize(completions);
+    let mut tuned = plain.clone();
     // Both from Linux 5.19 / 6.0: completions without interrupting this thread; one submitting thread.
     tuned.setup_coop_taskrun().setup_single_issuer();
+    let mut builder = tokio_uring::builder();
+    builder.entries(1);
     match tokio_uring::Runtime::new(builder.uring_builder(&tuned)) {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            tokio_uring::Runtime::new(builder.uring_builder(&tokio_uring::uring_builder()))
+            tokio_uring::Runtime::new(builder.uring_builder(&plain))
         }
         result => result,
     }
+}
+
+/// Waits for an operation, and sees to it that the kernel hears of it at once: see [`runtime`].
+async fn submitted<F: Future>(operation: F) -> F::Output {
+    let mut operation = pin!(operation);
+    let mut queued = false;
+    poll_fn(|cx| {
+        // The first poll queues it; it cannot be complete before the runtime looks at the completion queue.
+        let polled = operation.as_mut().poll(cx);
+        if !queued {
+            queued = true;
+            // Likewise. What becomes of the empty operation is of no interest, so that it is dropped at once.
+            let _ = pin!(tokio_uring::no_op()).poll(cx);
+        }
+        polled
+    })
+    .await
 }
 
 /// The slots as tokio-uring sees them while they are registered: addresses that it passes to the kernel.
@@ -311,14 +336,15 @@ impl RingIo {
             .and_then(|registered| registered.registry.check_out(buf.index()));
         match fixed {
             // `buf` waits here, in the task, while the kernel works on its slot.
-            Some(fixed) if read => (file.read_fixed_at(fixed.slice(range), offset).await.0, buf),
-            Some(fixed) => (file.write_fixed_at(fixed.slice(range), offset).await.0, buf),
+            Some(fixed) if read => (submitted(file.read_fixed_at(fixed.slice(range), offset)).await.0, buf),
+            Some(fixed) => (submitted(file.write_fixed_at(fixed.slice(range), offset)).await.0, buf),
             None if read => {
-                let (result, slice) = file.read_at(LooseBuf(buf).slice(range), offset).await;
+                let (result, slice) = submitted(file.read_at(LooseBuf(buf).slice(range), offset)).await;
                 (result, slice.into_inner().0)
             }
             None => {
-                let (result, slice) = file.write_at(LooseBuf(buf).slice(range), offset).submit().await;
+                let (result, slice) =
+                    submitted(file.write_at(LooseBuf(buf).slice(range), offset).submit()).await;
                 (result, slice.into_inner().0)
             }
         }

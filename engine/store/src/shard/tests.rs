@@ -314,3 +314,26 @@ fn b7_the_default_pool_works_whatever_may_be_locked() {
     let description = shard.unwrap().join().unwrap().unwrap();
     assert!(description.starts_with("io_uring, "), "{description}");
 }
+
+#[test]
+fn a_shard_that_is_never_idle_still_gets_its_blocks() {
+    on_each_backend(|io| async move {
+        let (file, content) = file(60_000);
+        let file = io.attach(file).unwrap();
+        // tokio-uring submits when the thread parks, which this prevents.
+        let busy = tokio::task::spawn_local(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        for bytes in [50_000, 1 << 20] {
+            let buf = io.pool().acquire(bytes).await;
+            let (result, buf) = io.read_exact_at(&file, 0, 50_000, buf).await;
+            result.unwrap();
+            assert_eq!(buf.as_slice(), &content[..50_000]);
+            let (result, _buf) = io.write_all_at(&file, 100_000, buf, 0..50_000).await;
+            result.unwrap();
+        }
+        busy.abort();
+    });
+}
