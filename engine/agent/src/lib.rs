@@ -1,1 +1,10 @@
-//! stub
+//! The agent: runs transfers from the command line, joining the disk side (`sealift-store`) and the wire side
+//! (`sealift-net`) by the protocol's state machines (`sealift-proto`).
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod error;
+pub mod receive;
+pub mod report;
+pub mod send;
+mod shards;

@@ -10,6 +10,7 @@ use crate::tls::{TLS_BUFFER_BYTES, TlsFailure, client_config};
 use rustls::ClientConfig;
 use sealift_proto::keys::RoSecret;
 use sealift_proto::limits::{HANDSHAKE_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
+use sealift_proto::ticket::{Address, HostName};
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
@@ -22,30 +23,6 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
-
-/// Where a peer may be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IP address and port.
-    Socket(SocketAddr),
-    /// A host name, resolved when it is dialed, and port.
-    Name(String, u16),
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self::Socket(address)
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(address) => write!(f, "{address}"),
-            Self::Name(name, port) => write!(f, "{}:{port}", name.escape_default()),
-        }
-    }
-}
 
 /// How a dial failed, from the least to the most telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,7 +177,7 @@ impl Dialer {
     }
 
     /// A name's addresses, not too many.
-    async fn resolve(&self, name: String, port: u16) -> Result<Vec<SocketAddr>, Attempt> {
+    async fn resolve(&self, name: HostName, port: u16) -> Result<Vec<SocketAddr>, Attempt> {
         let lookup = timeout(self.timing.attempt_timeout, lookup_host((name.as_str(), port))).await;
         let result = lookup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match result.map(|found| found.take(TICKET_ADDRESSES_MAX).collect::<Vec<_>>()) {

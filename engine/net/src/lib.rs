@@ -13,6 +13,7 @@ mod backoff;
 mod cipher;
 mod connection;
 mod dial;
+mod frames;
 mod gate;
 mod listen;
 mod rpk;
@@ -25,7 +26,8 @@ pub use accept::{
 pub use backoff::Backoff;
 pub use cipher::{Cipher, UnknownCipher};
 pub use connection::{Connection, ConnectionReader, ConnectionWriter};
-pub use dial::{Address, Attempt, DialError, DialErrorKind, DialTiming, Dialer};
+pub use dial::{Attempt, DialError, DialErrorKind, DialTiming, Dialer};
+pub use frames::{FrameReader, FrameWriter, ReadError};
 pub use gate::{AuthDeadline, HandshakeGate, Overdue};
 pub use listen::{Incoming, Listener};
 pub use tag::Clock;

@@ -56,6 +56,12 @@ impl fmt::Display for Address {
     }
 }
 
+impl From<SocketAddr> for Address {
+    fn from(socket: SocketAddr) -> Self {
+        Self::Socket(socket)
+    }
+}
+
 impl std::str::FromStr for Address {
     type Err = TicketError;
 

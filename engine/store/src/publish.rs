@@ -15,6 +15,7 @@ use crate::stat::Timestamp;
 use rustix::io::Errno;
 use sealift_proto::path::SafePath;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 
 /// Whether a batch is on the disk when it is done.
@@ -51,6 +52,18 @@ impl Ready {
     #[must_use]
     pub fn path(&self) -> &SafePath {
         &self.path
+    }
+
+    /// Opens the staged content for reading, as the disk has it: it is synced, and what the page cache holds of it is
+    /// dropped first, as far as the kernel will.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or the disk did not take it.
+    pub fn open_from_disk(&self) -> io::Result<File> {
+        let file = File::from(self.staged.reopen()?);
+        file.sync_data()?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(file)
     }
 
     fn apply_metadata(&mut self) -> Result<(), FileError> {

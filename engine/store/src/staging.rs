@@ -177,6 +177,12 @@ impl StagedFile {
         self.file.as_deref()
     }
 
+    /// A descriptor of its own for reading, also after [`Self::close`].
+    pub(crate) fn reopen(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat2(self.name.staging().dir(), self.name.as_str().as_bytes(), flags, Mode::empty())
+    }
+
     /// Gives up the descriptor, so that a batch of thousands of small files needs few.
     pub(crate) fn close(&mut self) {
         self.file = None;

@@ -1,7 +1,8 @@
 //! Dialing a peer of which several addresses are known, not all of them good.
 
 use crate::support::{Server, dialer, job};
-use sealift_net::{Address, DialErrorKind, DialTiming};
+use sealift_net::{DialErrorKind, DialTiming};
+use sealift_proto::ticket::{Address, HostName};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -18,7 +19,7 @@ fn silent() -> std::net::TcpListener {
 }
 
 fn addresses(list: &[SocketAddr]) -> Vec<Address> {
-    list.iter().copied().map(Address::from).collect()
+    list.iter().copied().map(Address::Socket).collect()
 }
 
 #[tokio::test]
@@ -54,7 +55,7 @@ async fn another_jobs_peer_is_passed_over() {
 #[tokio::test]
 async fn name_is_resolved_and_raced() {
     let server = Server::new(vec![job(1)]);
-    let list = [Address::Name("localhost".to_owned(), server.address().port())];
+    let list = [Address::Name(HostName::new("localhost").unwrap(), server.address().port())];
     let (dialer, taking) = (dialer(1), server.take());
     let (dialed, _) = tokio::join!(dialer.dial(&list), taking);
     assert_eq!(dialed.unwrap().1, server.address());

@@ -1,0 +1,280 @@
+//! The command line: its words, where a ticket may come from, and the exit codes.
+
+use crate::error::{Finish, RunError};
+use crate::receive::{self, ReceiveOptions, Verify};
+use crate::report::{Event, Reporter, Style};
+use crate::send::{self, DATA_PORT, SendOptions};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sealift_net::Cipher;
+use sealift_proto::digest::HashAlgorithm;
+use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
+use sealift_proto::ticket::{Address, Ticket};
+use sealift_store::Durability;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 partly done (what is missing was named), \
+    4 not authorized, 5 unreachable.\n\
+    SEALIFT_IO=uring|threads chooses how disks are read and written; by default io_uring where it is allowed.";
+
+/// Replicates directories between hosts: sealed, signed and verified block by block.
+#[derive(Debug, Parser)]
+#[command(name = "sealift", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Offers files and directories, and prints the ticket with which they can be received.
+    ///
+    /// A single directory is mirrored: its contents land in the receiver's DEST. A file, or each of several paths,
+    /// lands as DEST/name.
+    #[command(
+        after_help = "Example:\n  sealift send --once /data/set\n\n  prints a ticket. On the other host:\n  \
+        sealift receive TICKET /data/copy"
+    )]
+    Send(SendArgs),
+    /// Fetches what a ticket offers into DEST, and verifies every block.
+    ///
+    /// What DEST has already is not fetched again. Nothing in DEST is deleted.
+    #[command(after_help = "Examples:\n  sealift receive sealift1... /data/copy\n  \
+        sealift receive @ticket.txt /data/copy\n  \
+        SEALIFT_TICKET=sealift1... sealift receive /data/copy\n\n\
+        The last two keep the ticket, which is a secret, out of the list of processes.")]
+    Receive(ReceiveArgs),
+}
+
+#[derive(Debug, Args)]
+struct SendArgs {
+    /// Files and directories to offer
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Where to listen: ADDR, ADDR:PORT or :PORT [default: every address, port 3939]
+    #[arg(long, value_name = "ADDR", value_parser = parse_bind)]
+    bind: Option<SocketAddr>,
+    /// An address to put into the ticket before this host's own (behind NAT, or a host name); may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Vec<Address>,
+    /// End once the first receiver has everything
+    #[arg(long)]
+    once: bool,
+    /// Write the ticket to FILE, readable by you alone, instead of showing it
+    #[arg(long, value_name = "FILE")]
+    ticket_file: Option<PathBuf>,
+    /// The hash of the blocks
+    #[arg(long, value_enum, default_value_t = Hash::Sha256)]
+    hash: Hash,
+    /// The cipher of the sessions
+    #[arg(long, default_value_t = Cipher::Aes256Gcm, value_name = "aes-256-gcm|aes-128-gcm")]
+    cipher: Cipher,
+    /// Data connections that one receiver may open
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
+    connections: usize,
+    /// Tell events as JSON, one object a line, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReceiveArgs {
+    /// The ticket, @FILE to read it from a file, or - for standard input; left out if SEALIFT_TICKET has it
+    #[arg(value_name = "TICKET|@FILE|-")]
+    ticket_or_dest: OsString,
+    /// Where the files go; created if missing
+    #[arg(value_name = "DEST")]
+    dest: Option<PathBuf>,
+    /// Whether everything is on the disk before it is called done
+    #[arg(long, value_enum, default_value_t = Switch::Yes)]
+    fsync: Switch,
+    /// What is verified: the stream of blocks, or also each file read back from the disk
+    #[arg(long, value_enum, default_value_t = Verify::Stream)]
+    verify: Verify,
+    /// Data connections [default: 4]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_connections, hide_default_value = true)]
+    connections: usize,
+    /// Keep set-user-id, set-group-id and sticky bits of files and directories
+    #[arg(long)]
+    keep_special_modes: bool,
+    /// How long an unreachable sender is tried again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    retry_for: u32,
+    /// Tell events as JSON, one object a line, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hash {
+    Sha256,
+    Blake3,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Switch {
+    Yes,
+    No,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap prints usage errors and exits with 2, help with 0.
+    let cli = Cli::parse();
+    let json = match &cli.command {
+        Command::Send(args) => args.json,
+        Command::Receive(args) => args.json,
+    };
+    let style = if json { Style::Json } else { Style::People };
+    let reporter = match &cli.command {
+        Command::Send(_) => Reporter::new(style),
+        Command::Receive(_) => Reporter::new(style).with_bar(),
+    };
+    let reporter = Arc::new(reporter);
+    match run(cli.command, &reporter) {
+        Ok(finish) => finish.into(),
+        Err(error) => {
+            let code = error.code();
+            reporter.tell(&Event::Error { message: error.to_string(), code });
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command, reporter: &Arc<Reporter>) -> Result<Finish, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Failed(format!("cannot start: {error}")))?;
+    let reporter = Arc::clone(reporter);
+    match command {
+        Command::Send(args) => runtime.block_on(send::send(args.into(), reporter)),
+        Command::Receive(args) => {
+            let options = args.options()?;
+            runtime.block_on(receive::receive(options, reporter))
+        }
+    }
+}
+
+impl From<SendArgs> for SendOptions {
+    fn from(args: SendArgs) -> Self {
+        Self {
+            paths: args.paths,
+            bind: args.bind,
+            advertise: args.advertise,
+            once: args.once,
+            ticket_file: args.ticket_file,
+            hash: match args.hash {
+                Hash::Sha256 => HashAlgorithm::Sha256,
+                Hash::Blake3 => HashAlgorithm::Blake3,
+            },
+            cipher: args.cipher,
+            connections: args.connections,
+        }
+    }
+}
+
+impl ReceiveArgs {
+    fn options(self) -> Result<ReceiveOptions, RunError> {
+        let (ticket, dest) = match self.dest {
+            Some(dest) => (read_ticket(&self.ticket_or_dest)?, dest),
+            None => (ticket_from_environment()?, PathBuf::from(self.ticket_or_dest)),
+        };
+        let ticket = Ticket::decode(&ticket).map_err(|error| RunError::Usage(error.to_string()))?;
+        Ok(ReceiveOptions {
+            ticket,
+            dest,
+            durability: match self.fsync {
+                Switch::Yes => Durability::Synced,
+                Switch::No => Durability::Unsynced,
+            },
+            verify: self.verify,
+            connections: self.connections,
+            keep_special_modes: self.keep_special_modes,
+            retry_for: std::time::Duration::from_secs(self.retry_for.into()),
+        })
+    }
+}
+
+fn ticket_from_environment() -> Result<Zeroizing<String>, RunError> {
+    std::env::var("SEALIFT_TICKET").map(Zeroizing::new).map_err(|_| {
+        let what = "give a ticket and DEST, or DEST alone with the ticket in SEALIFT_TICKET";
+        RunError::Usage(what.into())
+    })
+}
+
+fn read_ticket(argument: &OsString) -> Result<Zeroizing<String>, RunError> {
+    let bytes = argument.as_encoded_bytes();
+    if bytes == b"-" {
+        return read_text(std::io::stdin().lock(), "standard input");
+    }
+    if let Some(file) = bytes.strip_prefix(b"@") {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(file));
+        let shown = path.display().to_string();
+        let file = std::fs::File::open(&path)
+            .map_err(|error| RunError::Usage(format!("cannot read the ticket from {shown}: {error}")))?;
+        return read_text(file, &shown);
+    }
+    let text = argument.to_str().ok_or_else(|| RunError::Usage("the ticket is not text".into()))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read_text(from: impl std::io::Read, shown: &str) -> Result<Zeroizing<String>, RunError> {
+    let mut text = Zeroizing::new(String::with_capacity(TICKET_CHARS_MAX + 1));
+    from.take(TICKET_CHARS_MAX as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| RunError::Usage(format!("cannot read the ticket from {shown}: {error}")))?;
+    Ok(text)
+}
+
+fn parse_bind(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok((ip, DATA_PORT).into());
+    }
+    if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok((std::net::Ipv6Addr::UNSPECIFIED, port).into());
+    }
+    Err("an address is IP, IP:PORT, [IPV6]:PORT or :PORT".into())
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=DATA_CONNECTIONS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("a number from 1 to {DATA_CONNECTIONS_MAX}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bind_takes_what_people_write() {
+        for (text, address) in [
+            ("10.0.0.1", "10.0.0.1:3939"),
+            ("10.0.0.1:5", "10.0.0.1:5"),
+            ("::1", "[::1]:3939"),
+            ("[::1]:5", "[::1]:5"),
+            (":5", "[::]:5"),
+        ] {
+            assert_eq!(parse_bind(text).map(|a| a.to_string()), Ok(address.to_owned()));
+        }
+        assert!(parse_bind("host").is_err());
+    }
+}

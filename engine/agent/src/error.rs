@@ -1,0 +1,68 @@
+//! How a run ends when it does not succeed: one family for each exit code, and the text for people.
+
+use sealift_net::{DialError, DialErrorKind};
+use std::process::ExitCode;
+
+/// Why a run ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The command makes no sense: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Something failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The peer broke its promises (bad signature, wrong blocks, broken protocol): exit code 1.
+    #[error("the sender cannot be trusted, so the transfer was stopped: {0}")]
+    Hostile(String),
+    /// The key does not open the peer's job: exit code 4.
+    #[error("not authorized: {0}\nIs the ticket the newest one, and the sender still running with it?")]
+    NotAuthorized(String),
+    /// The peer cannot be reached: exit code 5.
+    #[error("unreachable: {0}\nIs the sender running, and its port open from here?")]
+    Unreachable(String),
+    /// Ctrl-C, or a request to end: exit code 1.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A run that ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// All of it: exit code 0.
+    Complete,
+    /// Some entries are missing, and were named: exit code 3.
+    Partial,
+}
+
+impl RunError {
+    /// The exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Hostile(_) | Self::Interrupted => 1,
+            Self::Usage(_) => 2,
+            Self::NotAuthorized(_) => 4,
+            Self::Unreachable(_) => 5,
+        }
+    }
+}
+
+impl From<DialError> for RunError {
+    fn from(error: DialError) -> Self {
+        match error.kind() {
+            DialErrorKind::Unreachable => Self::Unreachable(error.to_string()),
+            DialErrorKind::NotAuthorized => Self::NotAuthorized(error.to_string()),
+            DialErrorKind::Incompatible => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<Finish> for ExitCode {
+    fn from(finish: Finish) -> Self {
+        Self::from(match finish {
+            Finish::Complete => 0,
+            Finish::Partial => 3,
+        })
+    }
+}

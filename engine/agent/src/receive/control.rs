@@ -1,0 +1,186 @@
+//! A receiver's control connection: dials, greets, and then carries frames both ways for the coordinator.
+//!
+//! Owns the connection and its keep-alive. Knows nothing of what the frames mean, beyond the session's table.
+
+use super::Event;
+use sealift_net::{
+    ConnectionReader, ConnectionWriter, DialError, Dialer, FrameReader, FrameWriter, ReadError, is_rejection,
+};
+use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, PING_INTERVAL_MS};
+use sealift_proto::manifest::SegmentSeq;
+use sealift_proto::session::{Purpose, Role, Session, check_welcome, hello};
+use sealift_proto::ticket::Address;
+use sealift_proto::wire::{Channel, Close, FrameKind, Welcome};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+/// Frames that may wait to be written.
+pub const OUTBOX_MAX: usize = 64;
+
+/// What comes from a control connection.
+pub enum Heard {
+    /// The session is open.
+    Open {
+        /// Where the sender was found.
+        address: SocketAddr,
+        /// Its answer.
+        welcome: Welcome,
+    },
+    /// The manifest goes on.
+    Segment(Vec<u8>),
+    /// The sender closed the session.
+    Closed(Close),
+    /// It broke, or could not be made.
+    Lost(String),
+    /// Nobody there takes this key, or speaks this protocol.
+    Failed(DialError),
+    /// The sender showed in its first answer that it does not take the key.
+    Rejected,
+    /// The sender broke the protocol.
+    Broken(String),
+}
+
+/// A frame to be written.
+pub type Outgoing = (FrameKind, Vec<u8>);
+
+/// Dials and serves one control connection to its end, whatever it is.
+pub async fn run(
+    number: u64,
+    dialer: Dialer,
+    addresses: Vec<Address>,
+    next_segment: SegmentSeq,
+    outbox: mpsc::Receiver<Outgoing>,
+    events: mpsc::Sender<Event>,
+) {
+    let tell = |heard| events.send(Event::Control(number, heard));
+    let last = match open(&dialer, &addresses, next_segment).await {
+        Err(heard) => heard,
+        Ok((address, welcome, session, mut reader, mut writer)) => {
+            if tell(Heard::Open { address, welcome }).await.is_err() {
+                return;
+            }
+            let (alive, silence) = mpsc::channel(1);
+            tokio::select! {
+                last = read(&mut reader, session, number, &events, alive) => last,
+                last = write(&mut writer, outbox, silence) => last,
+            }
+        }
+    };
+    // The coordinator may have ended.
+    let _ = tell(last).await;
+}
+
+type Opened = (SocketAddr, Welcome, Session, FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
+
+async fn open(dialer: &Dialer, addresses: &[Address], next_segment: SegmentSeq) -> Result<Opened, Heard> {
+    let (connection, address) = dialer.dial(addresses).await.map_err(Heard::Failed)?;
+    let (reader, writer) = connection.split();
+    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
+    let mut session = Session::new(Role::Receiver, Purpose::Control);
+    let greet = async {
+        let greeting = hello(Channel::Control { next_segment });
+        writer.send(FrameKind::Hello, 0, &greeting.encode()).await.map_err(from_io)?;
+        let header = reader.header().await.map_err(from_read)?;
+        session.admit(header.kind).map_err(broken)?;
+        let body = reader.body(header).await.map_err(from_read)?;
+        if header.kind == FrameKind::Close {
+            return Err(Heard::Closed(Close::decode(&body).map_err(broken)?));
+        }
+        let welcome = Welcome::decode(&body).map_err(broken)?;
+        check_welcome(&welcome).map_err(|_| broken("a version was chosen that was not offered"))?;
+        Ok(welcome)
+    };
+    let welcome = timeout(Duration::from_millis(HANDSHAKE_TIMEOUT_MS), greet)
+        .await
+        .unwrap_or_else(|_| Err(Heard::Lost("the sender did not answer in time".into())))?;
+    Ok((address, welcome, session, reader, writer))
+}
+
+async fn read(
+    reader: &mut FrameReader<ConnectionReader>,
+    mut session: Session,
+    number: u64,
+    events: &mpsc::Sender<Event>,
+    alive: mpsc::Sender<()>,
+) -> Heard {
+    loop {
+        let header = match reader.header().await {
+            Ok(header) => header,
+            Err(error) => return from_read(error),
+        };
+        if let Err(error) = session.admit(header.kind) {
+            return broken(error);
+        }
+        let body = match reader.body(header).await {
+            Ok(body) => body,
+            Err(error) => return from_read(error),
+        };
+        // A full mailbox says the same.
+        let _ = alive.try_send(());
+        match header.kind {
+            FrameKind::Segment => {
+                if events.send(Event::Control(number, Heard::Segment(body))).await.is_err() {
+                    return Heard::Lost("the transfer has ended".into());
+                }
+            }
+            FrameKind::Close => return Close::decode(&body).map_or_else(broken, Heard::Closed),
+            // Pings need no answer from here: our own keep the sender informed.
+            _ => {}
+        }
+    }
+}
+
+async fn write(
+    writer: &mut FrameWriter<ConnectionWriter>,
+    mut outbox: mpsc::Receiver<Outgoing>,
+    mut alive: mpsc::Receiver<()>,
+) -> Heard {
+    let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
+    let mut heard = Instant::now();
+    let mut ticks = interval(Duration::from_millis(PING_INTERVAL_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let (kind, body) = tokio::select! {
+            frame = outbox.recv() => match frame {
+                Some(frame) => frame,
+                None => {
+                    // The transfer has ended; an orderly end is a courtesy.
+                    let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
+                    return Heard::Lost("given up".into());
+                }
+            },
+            Some(()) = alive.recv() => {
+                heard = Instant::now();
+                continue;
+            }
+            _ = ticks.tick() => {
+                if heard.elapsed() >= dead {
+                    return Heard::Lost("the sender is silent".into());
+                }
+                (FrameKind::Ping, Vec::new())
+            }
+        };
+        match timeout(dead, writer.send(kind, 0, &body)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return from_io(error),
+            Err(_) => return Heard::Lost("the sender takes nothing".into()),
+        }
+    }
+}
+
+fn from_io(error: std::io::Error) -> Heard {
+    if is_rejection(&error) { Heard::Rejected } else { Heard::Lost(error.to_string()) }
+}
+
+fn from_read(error: ReadError) -> Heard {
+    match error {
+        ReadError::Io(error) => from_io(error),
+        ReadError::Frame(error) => broken(error),
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Heard {
+    Heard::Broken(error.to_string())
+}

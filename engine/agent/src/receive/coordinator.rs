@@ -1,0 +1,560 @@
+//! Joins the parts of a receiver: one loop that takes events, lets the [`Transfer`] decide, and starts what follows.
+//!
+//! Owns the control link and the data connections, their loss and their coming back. Payload never comes here.
+
+use super::control::{self, Heard, OUTBOX_MAX, Outgoing};
+use super::data::{self, Down, FetchJob, is_busy};
+use super::local::{self, Prepared};
+use super::transfer::{Preparation, Transfer};
+use super::{EVENTS_MAX, Event, ReceiveOptions, place};
+use crate::error::{Finish, RunError};
+use crate::report::{Event as Told, Reporter};
+use crate::shards::Shards;
+use sealift_net::{Backoff, DialErrorKind, Dialer};
+use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, FETCHES_OUTSTANDING_MAX};
+use sealift_proto::transfer::pull::ConnectionId;
+use sealift_proto::wire::{Close, CloseCode, Credit, Finished, FrameKind};
+use sealift_store::{Durability, IoWorkers, Replica};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Segments asked for ahead.
+const CREDIT_AIM: u32 = 8;
+/// Fetches unanswered on one connection.
+const FETCHES_PER_CONNECTION: usize = 16;
+/// Files that are looked for in one job, and jobs at a time.
+const LOOKS_PER_JOB: usize = 256;
+/// Jobs on the workers and shards at a time, publishing not counted.
+const JOBS_MAX: usize = 16;
+/// A batch of synced files is published when it is this large or old, or nothing else is left to do: a sync costs
+/// the same for one as for many.
+const SYNCED_BATCH: (usize, Duration) = (4096, Duration::from_millis(500));
+/// The same for files that are not synced.
+const UNSYNCED_BATCH: (usize, Duration) = (256, Duration::from_millis(20));
+const TICK: Duration = Duration::from_millis(50);
+/// How long the sender is waited for when all is done.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Coordinator {
+    options: ReceiveOptions,
+    dialer: Dialer,
+    replica: Arc<Replica>,
+    workers: IoWorkers,
+    shards: Shards,
+    reporter: Arc<Reporter>,
+    events: mpsc::Receiver<Event>,
+    events_in: mpsc::Sender<Event>,
+    started: Instant,
+    link: Link,
+    slots: Vec<Slot>,
+    /// Between tries to open a data connection, while none comes up.
+    data_backoff: Backoff,
+    connections: HashMap<ConnectionId, DataConnection>,
+    next_connection: u32,
+    transfer: Transfer,
+    publishing: bool,
+}
+
+/// The control connection.
+struct Link {
+    number: u64,
+    outbox: Option<mpsc::Sender<Outgoing>>,
+    open: Option<(SocketAddr, [u8; 16])>,
+    redial_at: Option<Instant>,
+    backoff: Backoff,
+    /// Segments that were asked for and have not come.
+    credit: u32,
+    /// Since when nothing can be fetched.
+    down_since: Option<Instant>,
+    last_failure: String,
+}
+
+/// A place for a data connection.
+enum Slot {
+    /// Taken.
+    Taken(ConnectionId),
+    /// To be taken again then.
+    Free(Instant),
+    /// The sender gives no more.
+    Refused,
+}
+
+struct DataConnection {
+    jobs: mpsc::Sender<FetchJob>,
+    heard_ms: Arc<AtomicU64>,
+    up: bool,
+}
+
+impl Coordinator {
+    /// A receiver that has not dialled yet.
+    pub fn new(
+        options: ReceiveOptions,
+        dialer: Dialer,
+        replica: Arc<Replica>,
+        workers: IoWorkers,
+        shards: Shards,
+        reporter: Arc<Reporter>,
+    ) -> Self {
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let transfer =
+            Transfer::new(&options, FETCHES_PER_CONNECTION, Arc::clone(&replica), Arc::clone(&reporter));
+        let now = Instant::now();
+        Self {
+            options,
+            dialer,
+            replica,
+            workers,
+            shards,
+            reporter,
+            events,
+            events_in,
+            started: now,
+            link: Link {
+                number: 0,
+                outbox: None,
+                open: None,
+                redial_at: Some(now),
+                backoff: Backoff::new(),
+                credit: 0,
+                down_since: Some(now),
+                last_failure: "no address of the ticket was tried".into(),
+            },
+            slots: Vec::new(),
+            data_backoff: Backoff::new(),
+            connections: HashMap::new(),
+            next_connection: 0,
+            transfer,
+            publishing: false,
+        }
+    }
+
+    /// Receives everything.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn run(&mut self) -> Result<Finish, RunError> {
+        let received = self.receive().await;
+        if let Err(error) = &received {
+            let code = match error {
+                RunError::Hostile(_) => CloseCode::BadManifest,
+                _ => CloseCode::Internal,
+            };
+            self.farewell(FrameKind::Close, Close { code, reason: error.to_string() }.encode()).await;
+            received?;
+        }
+        self.finish().await
+    }
+
+    async fn receive(&mut self) -> Result<(), RunError> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.transfer.is_complete() {
+            tokio::select! {
+                Some(event) = self.events.recv() => {
+                    self.handle(event)?;
+                    while let Ok(event) = self.events.try_recv() {
+                        self.handle(event)?;
+                    }
+                }
+                _ = ticks.tick() => self.tick()?,
+            }
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), RunError> {
+        match event {
+            Event::Control(number, heard) if number == self.link.number => self.heard(heard)?,
+            Event::Control(..) => {}
+            Event::DataUp(id) => {
+                let now = self.now_ms();
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.up = true;
+                    self.data_backoff.reset();
+                    connection.heard_ms.store(now, Ordering::Relaxed);
+                    self.transfer.puller.connect(id, now);
+                }
+            }
+            Event::DataDown(id, down) => self.data_down(id, down)?,
+            Event::Fetched(fetched) => {
+                let now = self.now_ms();
+                self.transfer.fetched(fetched, now)?;
+            }
+            Event::Looked(found) => self.transfer.looked(found),
+            Event::Prepared(id, prepared) => self.transfer.prepared(id, prepared),
+            Event::Placed(placed) => {
+                self.publishing = false;
+                self.transfer.placed(placed);
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
+        match heard {
+            Heard::Open { address, welcome } => {
+                self.link.open = Some((address, welcome.session));
+                self.link.backoff.reset();
+                let now = Instant::now();
+                self.slots = (0..self.options.connections).map(|_| Slot::Free(now)).collect();
+                self.reporter.tell(&Told::Connected { peer: address.to_string() });
+            }
+            Heard::Segment(bytes) => {
+                if self.link.credit == 0 {
+                    return Err(RunError::Hostile("more of the manifest came than was asked for".into()));
+                }
+                self.link.credit -= 1;
+                self.transfer.segment(&bytes)?;
+            }
+            Heard::Closed(Close { code, reason }) => return self.closed(code, &reason),
+            Heard::Lost(reason) => self.link_lost(reason),
+            Heard::Broken(reason) => return Err(RunError::Hostile(reason)),
+            Heard::Rejected => {
+                return Err(RunError::NotAuthorized("the sender does not take this key".into()));
+            }
+            Heard::Failed(error) => match error.kind() {
+                DialErrorKind::Unreachable => self.link_lost(error.to_string()),
+                // Of several addresses one may belong to somebody else, while the right one is down.
+                _ if error.may_pass() => self.link_lost(error.to_string()),
+                _ => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, code: CloseCode, reason: &str) -> Result<(), RunError> {
+        match code {
+            CloseCode::Busy | CloseCode::UnknownSession => {
+                self.link_lost(format!("the sender is busy: {reason}"));
+                Ok(())
+            }
+            CloseCode::ShuttingDown => {
+                Err(RunError::Unreachable("the sender was stopped before everything was here".into()))
+            }
+            CloseCode::Version => {
+                Err(RunError::Failed(format!("the sender speaks another version of the protocol: {reason}")))
+            }
+            _ => Err(RunError::Failed(format!("the sender closed the session ({code:?}): {reason}"))),
+        }
+    }
+
+    /// The session is over; it is dialled again later.
+    fn link_lost(&mut self, reason: String) {
+        if self.link.open.take().is_some() {
+            let message = format!("the connection was lost ({reason}); trying again");
+            self.reporter.tell(&Told::Warning { message });
+        }
+        self.link.outbox = None;
+        self.link.credit = 0;
+        self.link.redial_at = Some(Instant::now() + self.link.backoff.next_delay(random()));
+        self.link.last_failure = reason;
+        self.slots.clear();
+        for id in std::mem::take(&mut self.connections).into_keys() {
+            self.transfer.puller.disconnect(id);
+        }
+    }
+
+    fn data_down(&mut self, id: ConnectionId, down: Down) -> Result<(), RunError> {
+        if self.connections.remove(&id).is_none() {
+            return Ok(());
+        }
+        self.transfer.puller.disconnect(id);
+        let refused = is_busy(&down);
+        match down {
+            Down::Broken(reason) => return Err(RunError::Hostile(reason)),
+            Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
+            Down::Lost(reason) => self.link.last_failure = reason,
+        }
+        let others = !self.connections.is_empty();
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Taken(of) if *of == id) {
+                *slot = if refused && others {
+                    Slot::Refused
+                } else {
+                    Slot::Free(Instant::now() + self.data_backoff.next_delay(random()))
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), RunError> {
+        self.reporter.tell(&self.transfer.progress());
+        self.transfer.give_up_waiting();
+        let now = Instant::now();
+        if self.link.redial_at.is_some_and(|at| at <= now) {
+            self.dial();
+        }
+        for (id, connection) in &self.connections {
+            self.transfer.puller.handle_heard(*id, connection.heard_ms.load(Ordering::Relaxed));
+        }
+        for id in self.transfer.puller.silent(self.now_ms()) {
+            self.data_down(id, Down::Lost("the connection is silent".into()))?;
+        }
+        let connected = self.connections.values().any(|connection| connection.up);
+        let in_contact = self.link.open.is_some() && (connected || self.transfer.puller.is_idle());
+        if in_contact {
+            self.link.down_since = None;
+            return Ok(());
+        }
+        let since = *self.link.down_since.get_or_insert(now);
+        if now.duration_since(since) >= self.options.retry_for {
+            return Err(RunError::Unreachable(self.link.last_failure.clone()));
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self) {
+        self.link.redial_at = None;
+        self.link.number += 1;
+        let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
+        self.link.outbox = Some(outbox);
+        tokio::spawn(control::run(
+            self.link.number,
+            self.dialer.clone(),
+            self.options.ticket.addresses.clone(),
+            self.transfer.next_segment(),
+            frames,
+            self.events_in.clone(),
+        ));
+    }
+
+    /// Starts whatever can be started.
+    async fn advance(&mut self) -> Result<(), RunError> {
+        if self.link.open.is_some() {
+            self.grant_credit();
+            for reject in std::mem::take(&mut self.transfer.rejects) {
+                self.say(FrameKind::Reject, reject.encode());
+            }
+            self.open_connections().await?;
+        }
+        self.start_looks();
+        self.start_preparations().await?;
+        self.start_publishing();
+        self.send_fetches();
+        Ok(())
+    }
+
+    fn grant_credit(&mut self) {
+        const { assert!(CREDIT_AIM <= CREDIT_SEGMENTS_MAX) };
+        // In halves, so that credit is not granted segment by segment.
+        if self.link.credit <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
+            let segments = CREDIT_AIM - self.link.credit;
+            self.link.credit = CREDIT_AIM;
+            self.say(FrameKind::Credit, Credit { segments }.encode());
+        }
+    }
+
+    /// Puts a frame into the control connection's outbox. One that is full belongs to a sender that takes nothing,
+    /// which the connection itself finds out.
+    fn say(&self, kind: FrameKind, body: Vec<u8>) {
+        if let Some(outbox) = &self.link.outbox {
+            let _ = outbox.try_send((kind, body));
+        }
+    }
+
+    async fn open_connections(&mut self) -> Result<(), RunError> {
+        let (Some((address, session)), Some(algorithm)) = (self.link.open, self.transfer.algorithm()) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        for index in 0..self.slots.len() {
+            if !matches!(self.slots[index], Slot::Free(at) if at <= now) {
+                continue;
+            }
+            let id = ConnectionId(self.next_connection);
+            self.next_connection += 1;
+            let (jobs, received) = mpsc::channel(FETCHES_OUTSTANDING_MAX);
+            let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
+            let task = data::Task {
+                id,
+                address,
+                session,
+                dialer: self.dialer.clone(),
+                algorithm,
+                replica: Arc::clone(&self.replica),
+                events: self.events_in.clone(),
+                heard_ms: Arc::clone(&heard_ms),
+                started: self.started,
+            };
+            self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
+            self.connections.insert(id, DataConnection { jobs, heard_ms, up: false });
+            self.slots[index] = Slot::Taken(id);
+        }
+        Ok(())
+    }
+
+    fn start_looks(&mut self) {
+        while self.transfer.jobs < JOBS_MAX && !self.transfer.looks.is_empty() {
+            let Some(algorithm) = self.transfer.algorithm() else { return };
+            let count = self.transfer.looks.len().min(LOOKS_PER_JOB);
+            let looks: Vec<_> = self.transfer.looks.drain(..count).collect();
+            self.transfer.jobs += 1;
+            let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
+            let workers = self.workers.clone();
+            tokio::spawn(async move {
+                let job = move || {
+                    let found = local::look(&replica, algorithm, &looks);
+                    looks.iter().map(|look| look.id).zip(found).collect()
+                };
+                let _ = events.send(Event::Looked(workers.run(job).await)).await;
+            });
+        }
+    }
+
+    async fn start_preparations(&mut self) -> Result<(), RunError> {
+        while self.transfer.jobs < JOBS_MAX && !self.transfer.preparations.is_empty() {
+            let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
+            let preparation = self.transfer.preparations.remove(0);
+            self.transfer.jobs += 1;
+            let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
+            match preparation {
+                Preparation::Stage(large) => {
+                    let workers = self.workers.clone();
+                    tokio::spawn(async move {
+                        let id = large.id;
+                        let staged = workers.run(move || local::stage(&replica, &large)).await;
+                        let prepared = match staged {
+                            Ok(staged) => Prepared::Staged { staged, present: Vec::new() },
+                            Err(error) => Prepared::Failed(error.to_string()),
+                        };
+                        let _ = events.send(Event::Prepared(id, prepared)).await;
+                    });
+                }
+                Preparation::Compare(large) => {
+                    let prepare = move |io| async move {
+                        let id = large.id;
+                        let prepared = local::prepare(io, algorithm, replica, large).await;
+                        let _ = events.send(Event::Prepared(id, prepared)).await;
+                    };
+                    self.shards.spawn(prepare).await.map_err(no_shard)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_publishing(&mut self) {
+        let (files, age) = match self.options.durability {
+            Durability::Synced => SYNCED_BATCH,
+            Durability::Unsynced => UNSYNCED_BATCH,
+        };
+        let waiting = self.transfer.complete.len();
+        let old = self.transfer.complete_since.is_some_and(|since| since.elapsed() >= age);
+        if self.publishing || waiting == 0 || !(waiting >= files || old || self.transfer.only_publishing()) {
+            return;
+        }
+        let Some(algorithm) = self.transfer.algorithm() else { return };
+        let batch = std::mem::take(&mut self.transfer.complete);
+        self.transfer.complete_since = None;
+        self.publishing = true;
+        self.transfer.jobs += 1;
+        let (replica, events, workers) =
+            (Arc::clone(&self.replica), self.events_in.clone(), self.workers.clone());
+        let (durability, verify) = (self.options.durability, self.options.verify);
+        tokio::spawn(async move {
+            let job = move || place::publish(&replica, algorithm, durability, verify, batch);
+            let _ = events.send(Event::Placed(workers.run(job).await)).await;
+        });
+    }
+
+    fn send_fetches(&mut self) {
+        // In turn, so that no connection takes what the others could.
+        let mut open: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, c)| c.up).map(|(id, _)| *id).collect();
+        while !open.is_empty() {
+            open.retain(|&id| match self.transfer.next_fetch(id) {
+                // The mailbox holds as many as may be unanswered; a closed one is about to be told.
+                Some(job) => self.connections[&id].jobs.try_send(job).is_ok(),
+                None => false,
+            });
+        }
+    }
+
+    /// Puts the last things in place, tells the sender, and tells the user.
+    async fn finish(&mut self) -> Result<Finish, RunError> {
+        let closing = self.transfer.closing();
+        let links = closing.hardlinks.len() as u64;
+        let (replica, durability) = (Arc::clone(&self.replica), self.options.durability);
+        let failures = self.workers.run(move || place::close(&replica, durability, closing)).await;
+        let failures = failures.map_err(RunError::Failed)?;
+        let failed_links = failures.len() as u64;
+        for (path, reason) in failures {
+            self.transfer.lost(&path, &reason);
+        }
+        let finished = Finished {
+            files: self.transfer.done.files + links.saturating_sub(failed_links),
+            bytes: self.transfer.done.bytes,
+            bytes_transferred: self.transfer.transferred_bytes,
+            failed: self.transfer.failed,
+        };
+        self.farewell(FrameKind::Finished, finished.encode()).await;
+        self.reporter.tell(&Told::Done {
+            files: finished.files,
+            bytes: finished.bytes,
+            bytes_transferred: finished.bytes_transferred,
+            seconds: self.started.elapsed().as_secs_f64(),
+            failed: finished.failed,
+        });
+        Ok(if finished.failed == 0 { Finish::Complete } else { Finish::Partial })
+    }
+
+    /// Says one last thing and waits until the sender has closed, or a while. Everything is in place by now (or
+    /// lost): nothing depends on it.
+    async fn farewell(&mut self, kind: FrameKind, body: Vec<u8>) {
+        let heard = async {
+            while self.link.open.is_none() && kind == FrameKind::Finished {
+                // The sender must not wait for a receiver that is done: it is told even after a break.
+                if self.link.redial_at.take().is_some() {
+                    self.dial();
+                }
+                match self.events.recv().await {
+                    Some(Event::Control(number, heard)) if number == self.link.number => {
+                        if self.heard(heard).is_err() {
+                            return;
+                        }
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            if self.link.open.is_none() {
+                return;
+            }
+            self.say(kind, body);
+            if kind == FrameKind::Close {
+                self.link.outbox = None;
+            }
+            while let Some(event) = self.events.recv().await {
+                if let Event::Control(number, Heard::Closed(_) | Heard::Lost(_) | Heard::Broken(_)) = event
+                    && number == self.link.number
+                {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(FAREWELL, heard).await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn no_shard(error: std::io::Error) -> RunError {
+    RunError::Failed(error.to_string())
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness there is no jitter, and nothing worse.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,525 @@
+//! A data connection of a receiver, on its shard: fetches out, blocks in.
+//!
+//! Read a fetch's answers into one pooled buffer → hash all of its blocks at once → compare → write what matches at its
+//! place in staging → tell the coordinator. Nothing unverified is written. Several fetches are in that pipeline at a
+//! time; when the pool runs dry the connection is not read, and the sender waits.
+
+use super::Event;
+use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, ReadError};
+use sealift_proto::block::{BlockIndex, FileId, Layout};
+use sealift_proto::digest::{BlockHash, HashAlgorithm};
+use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, HANDSHAKE_TIMEOUT_MS, RUN_BYTES_MAX};
+use sealift_proto::path::SafePath;
+use sealift_proto::session::{Purpose, Role, Session, check_welcome, hello};
+use sealift_proto::transfer::pull::{ConnectionId, DueAnswers, Fetch, FetchId, Outcome, Run};
+use sealift_proto::wire::{
+    BlocksPrefix, Channel, Close, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
+    Welcome,
+};
+use sealift_store::{
+    BlockIo, Piece, PoolBuf, Ready, Replica, ShardFile, SmallWrite, Timestamp, hash_pieces, ranges_to_write,
+};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Payload is taken from the connection in pieces of this size, so that a slow one is seen to be alive.
+const FILL_BYTES: usize = 64 << 10;
+/// Large files whose handles a connection keeps.
+const OPEN_FILES_MAX: usize = 16;
+
+/// Where and for whom a connection works.
+#[derive(Clone)]
+pub struct Task {
+    /// Its name.
+    pub id: ConnectionId,
+    /// Where the sender was found.
+    pub address: SocketAddr,
+    /// The session's name.
+    pub session: [u8; 16],
+    /// Opens connections.
+    pub dialer: Dialer,
+    /// The hash of the blocks.
+    pub algorithm: HashAlgorithm,
+    /// Where files go.
+    pub replica: Arc<Replica>,
+    /// Who is told.
+    pub events: mpsc::Sender<Event>,
+    /// When anything was last heard: milliseconds since `started`.
+    pub heard_ms: Arc<AtomicU64>,
+    /// The transfer's clock.
+    pub started: Instant,
+}
+
+/// A fetch with what is needed to verify and place its answers.
+pub struct FetchJob {
+    /// What to ask.
+    pub fetch: Fetch,
+    /// One for each run.
+    pub places: Vec<Place>,
+}
+
+/// How a run is verified and where it goes.
+#[derive(Clone)]
+pub struct Place {
+    /// The file's layout.
+    pub layout: Layout,
+    /// The hashes of the run's blocks.
+    pub hashes: Box<[BlockHash]>,
+    /// Where it goes.
+    pub sink: Sink,
+}
+
+/// Where verified content goes.
+#[derive(Clone)]
+pub enum Sink {
+    /// A file that is staged and written whole, in one go.
+    Whole {
+        /// Where it belongs.
+        path: SafePath,
+        /// Its permission bits.
+        mode: u32,
+        /// Its modification time.
+        mtime: Timestamp,
+    },
+    /// A file that is staged already.
+    Staged {
+        /// The file.
+        file: Arc<File>,
+        /// Its holes, where zeros are not written.
+        holes: Arc<[Range<u64>]>,
+    },
+}
+
+/// The answer to a fetch, verified and written.
+pub struct Fetched {
+    /// Who.
+    pub connection: ConnectionId,
+    /// Which.
+    pub fetch: FetchId,
+    /// Its runs.
+    pub runs: Vec<Run>,
+    /// How each turned out.
+    pub outcomes: Vec<Outcome>,
+    /// Files that are staged whole.
+    pub ready: Vec<(FileId, Ready)>,
+    /// What could not be written, and why.
+    pub errors: Vec<(FileId, String)>,
+    /// Bytes of content that came over the wire.
+    pub payload_bytes: u64,
+}
+
+/// Why a data connection ended.
+#[derive(Debug)]
+pub enum Down {
+    /// It broke, or could not be made.
+    Lost(String),
+    /// The sender closed it.
+    Closed(Close),
+    /// The sender broke the protocol.
+    Broken(String),
+}
+
+impl From<ReadError> for Down {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Lost(error.to_string()),
+            ReadError::Frame(error) => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Down {
+    fn from(error: std::io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Down {
+    Down::Broken(error.to_string())
+}
+
+/// Opens the connection, and works on it until it ends or `jobs` closes. Tells the coordinator both.
+pub async fn run(io: BlockIo, task: Task, jobs: mpsc::Receiver<FetchJob>) {
+    let (id, events) = (task.id, task.events.clone());
+    let down = connect_and_work(io, task, jobs).await;
+    // The coordinator may have ended.
+    let _ = events.send(Event::DataDown(id, down)).await;
+}
+
+async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<FetchJob>) -> Down {
+    let opened = timeout(Duration::from_millis(2 * HANDSHAKE_TIMEOUT_MS), open(&task)).await;
+    let (mut reader, mut writer, session) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(down)) => return down,
+        Err(_) => return Down::Lost("the sender did not answer in time".into()),
+    };
+    if task.events.send(Event::DataUp(task.id)).await.is_err() {
+        return Down::Lost("the transfer has ended".into());
+    }
+    let due = RefCell::new((DueAnswers::default(), HashMap::new()));
+    let asking = async {
+        while let Some(FetchJob { fetch, places }) = jobs.recv().await {
+            let request = FetchRequest { ranges: fetch.runs.iter().map(|run| run.range()).collect() };
+            let id = fetch.id;
+            {
+                let mut due = due.borrow_mut();
+                due.1.insert(id, (fetch.runs.clone(), places));
+                due.0.push(fetch);
+            }
+            if let Err(error) = writer.send(FrameKind::Fetch, id.0, &request.encode()).await {
+                return Down::from(error);
+            }
+        }
+        Down::Lost("given up".into())
+    };
+    let answers = Answers { io, task, due: &due, session, open: Rc::default() };
+    tokio::select! {
+        down = asking => down,
+        down = answers.read(&mut reader) => down,
+    }
+}
+
+type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>, Session);
+
+async fn open(task: &Task) -> Result<Halves, Down> {
+    let connection =
+        task.dialer.dial_one(task.address).await.map_err(|error| Down::Lost(error.to_string()))?;
+    let (reader, writer) = connection.split();
+    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
+    let mut session = Session::new(Role::Receiver, Purpose::Data);
+    let greeting = hello(Channel::Data { session: task.session });
+    writer.send(FrameKind::Hello, 0, &greeting.encode()).await?;
+    let header = reader.header().await?;
+    session.admit(header.kind).map_err(broken)?;
+    let body = reader.body(header).await?;
+    if header.kind == FrameKind::Close {
+        return Err(Down::Closed(Close::decode(&body).map_err(broken)?));
+    }
+    let welcome = Welcome::decode(&body).map_err(broken)?;
+    check_welcome(&welcome).map_err(|_| broken("the sender chose a version that was not offered"))?;
+    Ok((reader, writer, session))
+}
+
+type Owed = (DueAnswers, HashMap<FetchId, (Vec<Run>, Vec<Place>)>);
+
+/// The reading half.
+struct Answers<'c> {
+    io: BlockIo,
+    task: Task,
+    due: &'c RefCell<Owed>,
+    session: Session,
+    open: Rc<RefCell<Vec<(FileId, ShardFile)>>>,
+}
+
+/// The answers of a fetch as they come in.
+struct Parcel {
+    fetch: FetchId,
+    buf: Option<PoolBuf>,
+    /// For each run so far, its bytes in the buffer or why there are none.
+    received: Vec<Result<Range<usize>, RangeProblem>>,
+}
+
+impl Answers<'_> {
+    async fn read(mut self, reader: &mut FrameReader<ConnectionReader>) -> Down {
+        let mut parcel: Option<Parcel> = None;
+        loop {
+            if let Err(down) = self.answer(reader, &mut parcel).await {
+                return down;
+            }
+        }
+    }
+
+    /// Takes one frame.
+    async fn answer(
+        &mut self,
+        reader: &mut FrameReader<ConnectionReader>,
+        parcel: &mut Option<Parcel>,
+    ) -> Result<(), Down> {
+        let header = reader.header().await?;
+        self.session.admit(header.kind).map_err(broken)?;
+        self.heard();
+        let (due, problem) = match header.kind {
+            FrameKind::Close => {
+                let close = Close::decode(&reader.body(header).await?).map_err(broken)?;
+                return Err(Down::Closed(close));
+            }
+            FrameKind::RangeError => {
+                let error = RangeError::decode(&reader.body(header).await?).map_err(broken)?;
+                let due = self.due.borrow_mut().0.accept(header.request, error.range).map_err(broken)?;
+                (due, Some(error.problem))
+            }
+            _ => {
+                let prefix = self.prefix(header, reader).await?;
+                let due = self.due.borrow_mut().0.accept(header.request, prefix).map_err(broken)?;
+                if header.body_bytes as usize != BLOCKS_PREFIX_BYTES + due.run.bytes as usize {
+                    return Err(broken("a range of the wrong length"));
+                }
+                (due, None)
+            }
+        };
+        let current =
+            parcel.get_or_insert_with(|| Parcel { fetch: due.fetch, buf: None, received: Vec::new() });
+        current.received.push(match problem {
+            Some(problem) => Err(problem),
+            None => Ok(self.payload(reader, &mut current.buf, due.run).await?),
+        });
+        if due.last {
+            let parcel = parcel.take().expect("just filled");
+            let owed = self.due.borrow_mut().1.remove(&parcel.fetch);
+            let (runs, places) = owed.expect("entered when it was asked");
+            let verify = Verify {
+                io: self.io.clone(),
+                task: self.task.clone(),
+                open: Rc::clone(&self.open),
+                runs,
+                places,
+            };
+            tokio::task::spawn_local(verify.verify_and_write(parcel));
+        }
+        Ok(())
+    }
+
+    async fn prefix(
+        &self,
+        header: FrameHeader,
+        reader: &mut FrameReader<ConnectionReader>,
+    ) -> Result<BlocksPrefix, Down> {
+        if (header.body_bytes as usize) < BLOCKS_PREFIX_BYTES {
+            return Err(broken("a frame of blocks without any"));
+        }
+        let mut prefix = [0; BLOCKS_PREFIX_BYTES];
+        reader.fill(&mut prefix).await?;
+        Ok(BlocksPrefix::decode(&prefix))
+    }
+
+    /// Reads a run's bytes into the parcel's buffer.
+    async fn payload(
+        &self,
+        reader: &mut FrameReader<ConnectionReader>,
+        buf: &mut Option<PoolBuf>,
+        run: Run,
+    ) -> Result<Range<usize>, Down> {
+        let bytes = run.bytes as usize;
+        if buf.is_none() {
+            // All runs of a fetch fit one buffer: it asks for at most one run's bytes, or for one large block.
+            *buf = Some(self.io.pool().acquire(bytes.max(RUN_BYTES_MAX)).await);
+        }
+        let buf = buf.as_mut().expect("just acquired");
+        let start = buf.len();
+        let end = start + bytes;
+        while buf.len() < end {
+            let part = FILL_BYTES.min(end - buf.len());
+            reader.fill(buf.spare_mut(part)).await?;
+            buf.advance(part);
+            self.heard();
+        }
+        Ok(start..end)
+    }
+
+    fn heard(&self) {
+        let now = u64::try_from(self.task.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.task.heard_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+/// The work on one parcel.
+struct Verify {
+    io: BlockIo,
+    task: Task,
+    open: Rc<RefCell<Vec<(FileId, ShardFile)>>>,
+    runs: Vec<Run>,
+    places: Vec<Place>,
+}
+
+impl Verify {
+    async fn verify_and_write(self, parcel: Parcel) {
+        let mut fetched = Fetched {
+            connection: self.task.id,
+            fetch: parcel.fetch,
+            runs: self.runs.clone(),
+            outcomes: Vec::with_capacity(self.runs.len()),
+            ready: Vec::new(),
+            errors: Vec::new(),
+            payload_bytes: parcel.received.iter().flatten().map(|range| range.len() as u64).sum(),
+        };
+        let mut pieces = Vec::new();
+        for ((run, place), received) in self.runs.iter().zip(&self.places).zip(&parcel.received) {
+            if let Ok(range) = received {
+                pieces.extend(blocks_of(run, place.layout, range).map(|(_, piece)| piece));
+            }
+        }
+        if let Some(buf) = parcel.buf {
+            let (hashes, buf) = hash_pieces(self.task.algorithm, pieces, buf).await;
+            self.place(&mut fetched, &parcel.received, &hashes, buf).await;
+        } else {
+            fetched.outcomes.extend(parcel.received.iter().map(|received| match received {
+                Err(problem) => Outcome::Refused(*problem),
+                Ok(_) => Outcome::Written,
+            }));
+        }
+        // The coordinator may have ended.
+        let _ = self.task.events.send(Event::Fetched(fetched)).await;
+    }
+
+    /// Compares, and writes what matches.
+    async fn place(
+        &self,
+        fetched: &mut Fetched,
+        received: &[Result<Range<usize>, RangeProblem>],
+        hashes: &[BlockHash],
+        mut buf: PoolBuf,
+    ) {
+        let mut hashes = hashes.iter();
+        let mut whole = Vec::new();
+        for ((run, place), received) in self.runs.iter().zip(&self.places).zip(received) {
+            let range = match received {
+                Ok(range) => range.clone(),
+                Err(problem) => {
+                    fetched.outcomes.push(Outcome::Refused(*problem));
+                    continue;
+                }
+            };
+            let found: Vec<&BlockHash> = hashes.by_ref().take(run.count as usize).collect();
+            let wrong: Vec<Run> = (0..run.count)
+                .filter(|&i| *found[i as usize] != place.hashes[i as usize])
+                .map(|i| one_block(run, place.layout, i))
+                .collect();
+            match &place.sink {
+                Sink::Whole { path, mode, mtime } if wrong.is_empty() => {
+                    whole.push((
+                        fetched.outcomes.len(),
+                        SmallWrite {
+                            id: run.file,
+                            path: path.clone(),
+                            content: range,
+                            mode: *mode,
+                            mtime: *mtime,
+                        },
+                    ));
+                    fetched.outcomes.push(Outcome::Written);
+                }
+                // A file that is written in one go is fetched again in one go.
+                Sink::Whole { .. } => fetched.outcomes.push(Outcome::Mismatch(vec![*run])),
+                Sink::Staged { file, holes } => {
+                    let (written, returned) = self.write(run, place, file, holes, &wrong, range, buf).await;
+                    buf = returned;
+                    fetched.outcomes.push(match written {
+                        Err(error) => {
+                            fetched.errors.push((run.file, error.to_string()));
+                            Outcome::NotWritten
+                        }
+                        Ok(()) if wrong.is_empty() => Outcome::Written,
+                        Ok(()) => Outcome::Mismatch(wrong),
+                    });
+                }
+            }
+        }
+        if whole.is_empty() {
+            return;
+        }
+        let (at, writes): (Vec<_>, Vec<_>) = whole.into_iter().unzip();
+        let ids: Vec<_> = writes.iter().map(|write| write.id).collect();
+        let replica = Arc::clone(&self.task.replica);
+        let results = self.io.blocking(move || replica.write_small(writes, &buf)).await;
+        for ((at, id), result) in at.into_iter().zip(ids).zip(results) {
+            match result {
+                Ok(ready) => fetched.ready.push((id, ready)),
+                Err(error) => {
+                    fetched.outcomes[at] = Outcome::NotWritten;
+                    fetched.errors.push((id, error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Writes the blocks of a run that matched; adjacent ones at once.
+    #[allow(clippy::too_many_arguments)]
+    async fn write(
+        &self,
+        run: &Run,
+        place: &Place,
+        file: &Arc<File>,
+        holes: &[Range<u64>],
+        wrong: &[Run],
+        range: Range<usize>,
+        mut buf: PoolBuf,
+    ) -> (std::io::Result<()>, PoolBuf) {
+        let file = match self.handle(run.file, file) {
+            Ok(file) => file,
+            Err(error) => return (Err(error), buf),
+        };
+        let mut spans: Vec<Range<usize>> = Vec::new();
+        for (index, piece) in blocks_of(run, place.layout, &range) {
+            if wrong.iter().any(|wrong| wrong.first == index) {
+                continue;
+            }
+            match spans.last_mut() {
+                Some(last) if last.end == piece.range.start => last.end = piece.range.end,
+                _ => spans.push(piece.range),
+            }
+        }
+        let file_offset = place.layout.offset(run.first);
+        for span in spans {
+            let offset = file_offset + (span.start - range.start) as u64;
+            let parts = ranges_to_write(offset, &buf.as_slice()[span.clone()], holes);
+            for part in parts {
+                let at = offset + part.start as u64;
+                let within = span.start + part.start..span.start + part.end;
+                let (written, returned) = self.io.write_all_at(&file, at, buf, within).await;
+                buf = returned;
+                if written.is_err() {
+                    return (written, buf);
+                }
+            }
+        }
+        (Ok(()), buf)
+    }
+
+    fn handle(&self, id: FileId, file: &Arc<File>) -> std::io::Result<ShardFile> {
+        let mut open = self.open.borrow_mut();
+        if let Some((_, handle)) =
+            open.iter().find(|(of, handle)| *of == id && Arc::ptr_eq(handle.file(), file))
+        {
+            return Ok(handle.clone());
+        }
+        let handle = self.io.attach(Arc::clone(file))?;
+        if open.len() == OPEN_FILES_MAX {
+            open.remove(0);
+        }
+        open.push((id, handle.clone()));
+        Ok(handle)
+    }
+}
+
+/// The blocks of a run whose bytes lie at `range` of a buffer.
+fn blocks_of(run: &Run, layout: Layout, range: &Range<usize>) -> impl Iterator<Item = (BlockIndex, Piece)> {
+    let block_bytes = usize::try_from(layout.block_size().bytes()).expect("at most 16 MiB");
+    let (start, end, first) = (range.start, range.end, run.first);
+    let only = layout.blocks() == 1;
+    (0..run.count).map(move |i| {
+        let index = BlockIndex(first.0 + i);
+        let from = start + i as usize * block_bytes;
+        let piece = Piece { range: from..end.min(from + block_bytes), offset: layout.offset(index), only };
+        (index, piece)
+    })
+}
+
+fn one_block(run: &Run, layout: Layout, i: u32) -> Run {
+    let first = BlockIndex(run.first.0 + i);
+    let bytes = layout.run_bytes(first, 1).expect("a block of the run");
+    Run { file: run.file, first, count: 1, bytes: u32::try_from(bytes).expect("at most 16 MiB") }
+}
+
+/// Whether a close says that this sender gives no more connections.
+pub fn is_busy(down: &Down) -> bool {
+    matches!(down, Down::Closed(Close { code: CloseCode::Busy, .. }))
+}

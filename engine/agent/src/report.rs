@@ -1,0 +1,241 @@
+//! What a run tells: events, as lines for people or as one JSON object a line for programs.
+//!
+//! Names from outside are escaped before they come here or here; secrets come here only as the ticket itself.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sealift_proto::path::escape;
+use serde::Serialize;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Lines on standard error, results on standard output, a progress bar if it is a terminal.
+    People,
+    /// One JSON object a line on standard output.
+    Json,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The data set can be fetched with this ticket.
+    Ticket {
+        /// The ticket, unless it went to a file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket: Option<&'a str>,
+        /// The file it went to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket_file: Option<String>,
+        /// Where this side listens.
+        addresses: Vec<String>,
+    },
+    /// Everything is hashed and signed.
+    Scanned {
+        /// Files, directories and links.
+        entries: u64,
+        /// Bytes of content.
+        bytes: u64,
+        /// What could not be offered.
+        problems: u64,
+    },
+    /// A receiver has begun.
+    Connected {
+        /// Who.
+        peer: String,
+    },
+    /// A receiver has ended.
+    Disconnected {
+        /// Who.
+        peer: String,
+        /// How.
+        reason: String,
+    },
+    /// How far it is; at most four a second.
+    Progress {
+        /// Files in place.
+        files: u64,
+        /// Bytes of those and of blocks in place.
+        bytes: u64,
+        /// Bytes known to be wanted so far.
+        bytes_known: u64,
+        /// Bytes of content that came over the wire.
+        bytes_transferred: u64,
+    },
+    /// One entry is missing or incomplete.
+    Problem {
+        /// Which, escaped.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something was done otherwise than the manifest has it.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// For the curious.
+    Note {
+        /// What.
+        message: String,
+    },
+    /// The end.
+    Done {
+        /// Files in place.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Bytes of content that went over the wire.
+        bytes_transferred: u64,
+        /// How long it took.
+        seconds: f64,
+        /// Entries that are missing.
+        failed: u64,
+    },
+    /// The end, without success.
+    Error {
+        /// What happened, to what, and what to do.
+        message: String,
+        /// The exit code.
+        code: u8,
+    },
+}
+
+/// Tells events.
+pub struct Reporter {
+    style: Style,
+    bar: Option<ProgressBar>,
+    last_progress: Mutex<Option<Instant>>,
+}
+
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Reporter {
+    /// A reporter; the progress bar shows only on a terminal.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        Self { style, bar: None, last_progress: Mutex::new(None) }
+    }
+
+    /// Shows a progress bar on standard error, if that is a terminal and people read it.
+    #[must_use]
+    pub fn with_bar(mut self) -> Self {
+        if self.style == Style::People && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+            let style = ProgressStyle::with_template(
+                "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg} eta {eta}",
+            )
+            .expect("the template is right");
+            self.bar =
+                Some(ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style));
+        }
+        self
+    }
+
+    /// Tells an event.
+    pub fn tell(&self, event: &Event<'_>) {
+        if let Event::Progress { .. } = event
+            && !self.progress_is_due()
+        {
+            return;
+        }
+        match self.style {
+            Style::Json => {
+                let line = serde_json::to_string(event).expect("events are plain data");
+                // A reader that went away must not stop the transfer.
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            }
+            Style::People => self.tell_people(event),
+        }
+    }
+
+    /// A problem with one entry, named by raw bytes.
+    pub fn problem(&self, path: &[u8], reason: impl Into<String>) {
+        self.tell(&Event::Problem { path: escape(path), reason: reason.into() });
+    }
+
+    fn progress_is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.last_progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.duration_since(last) >= PROGRESS_INTERVAL);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+
+    fn tell_people(&self, event: &Event<'_>) {
+        let line = match event {
+            Event::Ticket { ticket, ticket_file, addresses } => {
+                let mut text = format!("Serving on {}.\n", addresses.join(", "));
+                match (ticket, ticket_file) {
+                    (Some(ticket), _) => {
+                        text += "On the other host, type:\n\n";
+                        text += &format!("  sealift receive {ticket} DEST\n");
+                        text += "\nThe ticket is a secret: who has it can read the data set.";
+                    }
+                    (None, Some(file)) => text += &format!("The ticket, a secret, is in {file}."),
+                    (None, None) => {}
+                }
+                text
+            }
+            Event::Scanned { entries, bytes, problems } => {
+                let mut text = format!("Hashed and signed {entries} entries, {}.", human_bytes(*bytes));
+                if *problems > 0 {
+                    text += &format!(" {problems} could not be offered.");
+                }
+                text
+            }
+            Event::Connected { peer } => format!("{peer} has begun to receive."),
+            Event::Disconnected { peer, reason } => format!("{peer}: {reason}."),
+            Event::Progress { files, bytes, bytes_known, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_length(*bytes_known);
+                    bar.set_position(*bytes);
+                    bar.set_message(format!("{files} files"));
+                }
+                return;
+            }
+            Event::Problem { path, reason } => format!("problem: {path}: {reason}"),
+            Event::Warning { message } => format!("warning: {message}"),
+            Event::Note { message } => message.clone(),
+            Event::Done { files, bytes, bytes_transferred, seconds, failed } => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+                let mut text = format!(
+                    "{} {files} files, {}, {} of it over the wire, in {seconds:.2} s ({}/s).",
+                    if *failed == 0 { "Done:" } else { "Partly done:" },
+                    human_bytes(*bytes),
+                    human_bytes(*bytes_transferred),
+                    human_bytes(per_second(*bytes, *seconds)),
+                );
+                if *failed > 0 {
+                    text += &format!(" {failed} entries are missing.");
+                }
+                text
+            }
+            Event::Error { message, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+                format!("sealift: {message}")
+            }
+        };
+        match &self.bar {
+            Some(bar) if !bar.is_finished() => bar.suspend(|| eprintln!("{line}")),
+            _ => eprintln!("{line}"),
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+fn per_second(bytes: u64, seconds: f64) -> u64 {
+    (bytes as f64 / seconds.max(1e-3)) as u64
+}
+
+fn human_bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

@@ -1,0 +1,322 @@
+//! A receiver's data connection: fetches in, blocks out, in order.
+//!
+//! Judge a fetch → take a buffer → read into it, behind room for the frames' headers → write the whole buffer to the
+//! connection. Reading goes on a few fetches ahead of writing; what may be ahead is bounded by the pool. Many small
+//! files are read by one job of a worker; a run of a large one goes through the shard's block I/O.
+
+use super::log::Offered;
+use super::serve::{Ended, Halves, Serve, Serving, protocol};
+use sealift_proto::block::{FileId, Layout};
+use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, RUN_BYTES_MAX};
+use sealift_proto::session::Session;
+use sealift_proto::transfer::serve::{Answer, Judged, Server};
+use sealift_proto::wire::{
+    BlocksPrefix, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
+};
+use sealift_store::{BlockIo, FileStat, PoolBuf, ShardFile, Source};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Fetches that may be read ahead of the one being written.
+const PREPARED_AHEAD_MAX: usize = 4;
+/// Ranges over this go through the shard's block I/O, the others through a worker.
+const WORKER_BYTES_MAX: u32 = 128 << 10;
+/// Large files a connection keeps open.
+const OPEN_FILES_MAX: usize = 8;
+
+/// Serves the connection until its receiver is done or gone.
+///
+/// # Errors
+/// How it ended.
+pub async fn run(
+    io: BlockIo,
+    serving: &Arc<Serving>,
+    serve: &Arc<Serve>,
+    session: Session,
+    (reader, writer): &mut Halves,
+) -> Result<(), Ended> {
+    let server = Rc::new(RefCell::new(Server::new()));
+    let (prepared, mut due) = mpsc::channel::<oneshot::Receiver<Prepared>>(PREPARED_AHEAD_MAX);
+    let preparer = Preparer { io, serving: Arc::clone(serving), open: Rc::default() };
+
+    let reading = async {
+        let mut session = session;
+        loop {
+            let header = reader.header().await?;
+            session.admit(header.kind).map_err(protocol)?;
+            let body = reader.body(header).await?;
+            if header.kind == FrameKind::Close {
+                return Err(Ended::Lost("closed by the receiver".into()));
+            }
+            let fetch = FetchRequest::decode(&body).map_err(protocol)?;
+            let (judged, offered) = preparer.judge(&fetch, &mut server.borrow_mut())?;
+            if judged.delay_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(judged.delay_ms)).await;
+            }
+            let result = preparer.prepare(header.request, judged, offered).await;
+            if prepared.send(result).await.is_err() {
+                // Writing has failed and says why.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let writing = async {
+        while let Some(next) = due.recv().await {
+            let internal = |_| Ended::Refused(CloseCode::Internal, "a reading task failed".into());
+            let Prepared { buf, payload_bytes } = next.await.map_err(internal)?;
+            match timeout(Duration::from_millis(DEAD_PEER_TIMEOUT_MS), writer.send_encoded(buf.as_slice()))
+                .await
+            {
+                Ok(written) => written?,
+                Err(_) => return Err(Ended::Lost("took nothing for too long".into())),
+            }
+            serve.sent_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
+            server.borrow_mut().handle_answered();
+        }
+        Ok(())
+    };
+    let mut session_ended = serve.ended.subscribe();
+    tokio::select! {
+        ended = reading => ended,
+        ended = writing => ended,
+        _ = session_ended.wait_for(|&ended| ended) => Ok(()),
+    }
+}
+
+/// Frames ready to be sent.
+struct Prepared {
+    buf: PoolBuf,
+    payload_bytes: u64,
+}
+
+/// Reads what fetches ask for.
+struct Preparer {
+    io: BlockIo,
+    serving: Arc<Serving>,
+    open: Rc<RefCell<VecDeque<(FileId, ShardFile, FileStat)>>>,
+}
+
+type OfferedById = HashMap<FileId, Offered>;
+
+impl Preparer {
+    fn judge(&self, fetch: &FetchRequest, server: &mut Server) -> Result<(Judged, OfferedById), Ended> {
+        let mut offered = OfferedById::new();
+        for range in &fetch.ranges {
+            if !offered.contains_key(&range.file)
+                && let Some(file) = self.serving.files.get(range.file)?
+            {
+                offered.insert(range.file, file);
+            }
+        }
+        let layout = |file: FileId| -> Option<Layout> { offered.get(&file).map(|file| file.layout) };
+        let judged = server
+            .handle_fetch(fetch, layout, self.serving.files.total_bytes())
+            .map_err(|code| Ended::Refused(code, "these requests go too far".into()))?;
+        Ok((judged, offered))
+    }
+
+    /// Takes a buffer, now and in order, and fills it in a task of its own.
+    async fn prepare(
+        &self,
+        request: u64,
+        judged: Judged,
+        offered: OfferedById,
+    ) -> oneshot::Receiver<Prepared> {
+        let payload: usize = judged.answers.iter().map(payload_bytes).sum();
+        let buf = self.io.pool().acquire(payload.max(RUN_BYTES_MAX)).await;
+        let (done, result) = oneshot::channel();
+        let (io, serving, open) = (self.io.clone(), Arc::clone(&self.serving), Rc::clone(&self.open));
+        tokio::task::spawn_local(async move {
+            let prepared = match judged.answers[..] {
+                [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => {
+                    let file = &offered[&range.file];
+                    large(&io, &serving, &open, request, range, bytes as usize, file, buf).await
+                }
+                _ => {
+                    let read = move || small(&serving, request, &judged.answers, &offered, buf);
+                    io.blocking(read).await
+                }
+            };
+            // The connection may have ended meanwhile.
+            let _ = done.send(prepared);
+        });
+        result
+    }
+}
+
+fn payload_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::Serve { bytes, .. } => *bytes as usize,
+        Answer::Refuse(_) => 0,
+    }
+}
+
+fn put_blocks_header(buf: &mut PoolBuf, request: u64, range: BlocksPrefix, bytes: usize) {
+    let prefix = range.encode();
+    buf.put_slice(&FrameHeader::new(FrameKind::Blocks, prefix.len() + bytes, request).encode());
+    buf.put_slice(&prefix);
+}
+
+fn put_error(buf: &mut PoolBuf, request: u64, error: RangeError) {
+    let body = error.encode();
+    buf.put_slice(&FrameHeader::new(FrameKind::RangeError, body.len(), request).encode());
+    buf.put_slice(&body);
+}
+
+/// One run of a large file.
+#[allow(clippy::too_many_arguments)]
+async fn large(
+    io: &BlockIo,
+    serving: &Serving,
+    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
+    request: u64,
+    range: BlocksPrefix,
+    bytes: usize,
+    offered: &Offered,
+    mut buf: PoolBuf,
+) -> Prepared {
+    put_blocks_header(&mut buf, request, range, bytes);
+    let opened = match find_open(open, range.file) {
+        Some(file) => Ok(file),
+        None => open_large(io, serving, open, range.file, offered).await,
+    };
+    let problem = match opened {
+        Err(error) => Some(problem_of(&error)),
+        Ok((file, stat)) => {
+            let (read, filled) =
+                io.read_exact_at(&file, offered.layout.offset(range.first), bytes, buf).await;
+            buf = filled;
+            match (read, FileStat::of(file.file())) {
+                (Ok(()), Ok(now)) if now.same_version(&stat) => None,
+                (Ok(()), Ok(_)) => Some(RangeProblem::Changed),
+                (Err(error), _) | (_, Err(error)) => Some(problem_of(&error)),
+            }
+        }
+    };
+    let Some(problem) = problem else { return Prepared { buf, payload_bytes: bytes as u64 } };
+    buf.clear();
+    put_error(&mut buf, request, RangeError { range, problem });
+    report(serving, range.file, problem);
+    Prepared { buf, payload_bytes: 0 }
+}
+
+fn find_open(
+    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
+    id: FileId,
+) -> Option<(ShardFile, FileStat)> {
+    open.borrow().iter().find(|(of, ..)| *of == id).map(|(_, file, stat)| (file.clone(), *stat))
+}
+
+async fn open_large(
+    io: &BlockIo,
+    serving: &Serving,
+    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
+    id: FileId,
+    offered: &Offered,
+) -> io::Result<(ShardFile, FileStat)> {
+    let source = Arc::clone(&serving.source);
+    let Offered { path, stat, .. } = offered.clone();
+    let file = io.blocking(move || open_version(&source, &path, &stat)).await?;
+    let file = io.attach(Arc::new(file))?;
+    let mut open = open.borrow_mut();
+    if open.len() == OPEN_FILES_MAX {
+        open.pop_front();
+    }
+    open.push_back((id, file.clone(), offered.stat));
+    Ok((file, offered.stat))
+}
+
+/// Opens a file if it is still the version that was hashed.
+fn open_version(
+    source: &Source,
+    path: &sealift_proto::path::SafePath,
+    expected: &FileStat,
+) -> io::Result<std::fs::File> {
+    let (file, now) = source.open_file(path)?;
+    if now.same_version(expected) { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Every answer of a fetch over small ranges. Blocks.
+fn small(
+    serving: &Serving,
+    request: u64,
+    answers: &[Answer],
+    offered: &OfferedById,
+    mut buf: PoolBuf,
+) -> Prepared {
+    let mut payload_bytes = 0;
+    for answer in answers {
+        let (range, bytes) = match *answer {
+            Answer::Refuse(error) => {
+                put_error(&mut buf, request, error);
+                continue;
+            }
+            Answer::Serve { range, bytes } => (range, bytes as usize),
+        };
+        let before = buf.len();
+        put_blocks_header(&mut buf, request, range, bytes);
+        match read_range(&serving.source, &offered[&range.file], range, bytes, &mut buf) {
+            Ok(()) => payload_bytes += bytes as u64,
+            Err(error) => {
+                let problem = problem_of(&error);
+                buf.truncate(before);
+                put_error(&mut buf, request, RangeError { range, problem });
+                report(serving, range.file, problem);
+            }
+        }
+    }
+    Prepared { buf, payload_bytes }
+}
+
+fn read_range(
+    source: &Source,
+    offered: &Offered,
+    range: BlocksPrefix,
+    bytes: usize,
+    buf: &mut PoolBuf,
+) -> io::Result<()> {
+    let file = open_version(source, &offered.path, &offered.stat)?;
+    file.read_exact_at(buf.spare_mut(bytes), offered.layout.offset(range.first))?;
+    if !FileStat::of(&file)?.same_version(&offered.stat) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    buf.advance(bytes);
+    Ok(())
+}
+
+/// A file that is gone, shorter or another kind of thing has changed; anything else cannot be read.
+fn problem_of(error: &io::Error) -> RangeProblem {
+    use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, UnexpectedEof};
+    match error.kind() {
+        NotFound | NotADirectory | UnexpectedEof | InvalidInput => RangeProblem::Changed,
+        _ if error.raw_os_error() == Some(40 /* ELOOP */) => RangeProblem::Changed,
+        _ => RangeProblem::Unreadable,
+    }
+}
+
+fn report(serving: &Serving, file: FileId, problem: RangeProblem) {
+    if problem == RangeProblem::Changed {
+        serving.changed.add(file);
+    }
+}
+
+/// Looks whether a file is still the version that was hashed, and tells the scanner if not.
+///
+/// # Errors
+/// If the table of files cannot be read.
+pub fn report_if_changed(serving: &Serving, id: FileId) -> io::Result<()> {
+    if let Some(offered) = serving.files.get(id)?
+        && let Err(error) = open_version(&serving.source, &offered.path, &offered.stat)
+    {
+        report(serving, id, problem_of(&error));
+    }
+    Ok(())
+}

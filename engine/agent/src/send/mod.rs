@@ -1,0 +1,357 @@
+//! `sealift send`: offers files, and serves them to whoever has the ticket.
+//!
+//! Makes the job's keys, starts the scan on a shard of its own and the serving shards, and passes each connection that
+//! comes in to one of these. Owns the order of starting and ending.
+
+mod changed;
+mod control;
+mod data;
+mod log;
+mod scan;
+mod serve;
+
+use crate::error::{Finish, RunError};
+use crate::report::{Event, Reporter};
+use crate::shards::Shards;
+use changed::ChangedFiles;
+use log::{ManifestLog, OfferedFiles};
+use scan::{Scan, Totals};
+use sealift_net::{Acceptor, AcceptorOptions, Cipher, Listener, ServedJob};
+use sealift_proto::digest::HashAlgorithm;
+use sealift_proto::keys::RwSeed;
+use sealift_proto::limits::TICKET_ADDRESSES_MAX;
+use sealift_proto::manifest::SegmentWriter;
+use sealift_proto::ticket::{Address, Ticket};
+use sealift_store::{Backend, PoolConfig, Source, spawn_shard};
+use serve::{Happened, Serving};
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
+
+/// Buffers of the scan's shard.
+const SCAN_BUFFERS: usize = 24;
+/// News of receivers that may wait.
+const HAPPENED_MAX: usize = 64;
+
+/// What to send, and how.
+#[derive(Clone, Debug)]
+pub struct SendOptions {
+    /// Files and directories.
+    pub paths: Vec<PathBuf>,
+    /// Where to listen.
+    pub bind: Option<SocketAddr>,
+    /// Addresses to put into the ticket before this host's own.
+    pub advertise: Vec<Address>,
+    /// End after the first receiver has everything.
+    pub once: bool,
+    /// Write the ticket here instead of showing it.
+    pub ticket_file: Option<PathBuf>,
+    /// The hash of the blocks.
+    pub hash: HashAlgorithm,
+    /// The cipher of the sessions.
+    pub cipher: Cipher,
+    /// Data connections that one receiver may open.
+    pub connections: usize,
+}
+
+/// The port of data sessions.
+pub const DATA_PORT: u16 = 3939;
+
+/// Runs until interrupted, or with `once` until the first receiver is done.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finish, RunError> {
+    let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
+    reporter.tell(&Event::Note { message: format!("Disk I/O by {}.", io_name(&backend)) });
+    let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
+    let source = Arc::new(source);
+    let listener = bind(options.bind)?;
+
+    let seed = new_seed().map_err(failed("no randomness for keys"))?;
+    let ticket = Ticket {
+        ro_secret: seed.ro_secret(),
+        verify_key: seed.verify_key(),
+        addresses: ticket_addresses(&options.advertise, listener.local_addr()),
+    };
+    tell_ticket(&ticket, options.ticket_file.as_deref(), &reporter)?;
+
+    let spool = failed("cannot make a temporary file for the manifest");
+    let log = Arc::new(ManifestLog::new().map_err(&spool)?);
+    let files = Arc::new(OfferedFiles::new().map_err(&spool)?);
+    let changed = Arc::new(ChangedFiles::default());
+    let scanned = watch::Sender::new(None);
+    let totals = scanned.subscribe();
+    let scan = Scan {
+        source: Arc::clone(&source),
+        log: Arc::clone(&log),
+        files: Arc::clone(&files),
+        algorithm: options.hash,
+        reporter: Arc::clone(&reporter),
+        changed: Arc::clone(&changed),
+        scanned,
+    };
+    let mut scanning = start_scan(backend.backend, scan, SegmentWriter::new(seed, options.hash))?;
+
+    let ending = watch::Sender::new(false);
+    let (happened, mut news) = mpsc::channel(HAPPENED_MAX);
+    let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
+    let job = ServedJob { ro: ticket.ro_secret.clone(), cipher: options.cipher };
+    let serving = Arc::new(Serving {
+        acceptor: Acceptor::new(vec![job], acceptor_options),
+        source,
+        log,
+        files,
+        changed,
+        happened,
+        connections_max: options.connections,
+        ending: ending.subscribe(),
+        sessions: Mutex::default(),
+    });
+    let shards =
+        Shards::start("sealift-send", backend.backend, None).map_err(failed("cannot start threads"))?;
+
+    let mut tally = Tally { started: Instant::now(), begun: None, transferred: 0 };
+    let mut interrupted = std::pin::pin!(interruption());
+    let finish = loop {
+        tokio::select! {
+            incoming = listener.accept() => {
+                let serving = Arc::clone(&serving);
+                shards.spawn(move |io| serve::serve(io, serving, incoming)).await.map_err(failed("cannot serve"))?;
+            }
+            Some(happened) = news.recv() => {
+                if let Some(finish) = tally.note(happened, options.once, &totals, &reporter) {
+                    break finish;
+                }
+            }
+            ended = &mut scanning => {
+                let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
+                return Err(RunError::Failed(format!("the scan failed: {reason}")));
+            }
+            () = &mut interrupted => {
+                if options.once {
+                    return Err(RunError::Interrupted);
+                }
+                break tally.end(&totals, &reporter);
+            }
+        }
+    };
+    // Sessions say goodbye; the shards then end with whatever is left.
+    ending.send_replace(true);
+    let goodbye = async {
+        while !serving.sessions().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3), goodbye).await;
+    Ok(finish)
+}
+
+/// What was served so far.
+struct Tally {
+    started: Instant,
+    begun: Option<Instant>,
+    transferred: u64,
+}
+
+impl Tally {
+    /// Tells the news; with `once`, the end that it brings.
+    fn note(
+        &mut self,
+        happened: Happened,
+        once: bool,
+        totals: &watch::Receiver<Option<Totals>>,
+        reporter: &Reporter,
+    ) -> Option<Finish> {
+        match happened {
+            Happened::Connected(peer) => {
+                self.begun.get_or_insert_with(Instant::now);
+                reporter.tell(&Event::Connected { peer: peer.to_string() });
+                None
+            }
+            Happened::Lost(peer, reason) => {
+                reporter.tell(&Event::Disconnected { peer: peer.to_string(), reason });
+                None
+            }
+            Happened::Finished(peer, finished, sent_bytes) => {
+                self.transferred += sent_bytes;
+                let reason = match finished.failed {
+                    0 => "has everything".to_owned(),
+                    failed => format!("is done; {failed} entries are missing there"),
+                };
+                reporter.tell(&Event::Disconnected { peer: peer.to_string(), reason });
+                once.then(|| {
+                    reporter.tell(&Event::Done {
+                        files: finished.files,
+                        bytes: finished.bytes,
+                        bytes_transferred: self.transferred,
+                        seconds: self.begun.unwrap_or(self.started).elapsed().as_secs_f64(),
+                        failed: finished.failed,
+                    });
+                    finish_of(finished.failed + problems(totals))
+                })
+            }
+        }
+    }
+
+    /// The end of a sender that was told to stop.
+    fn end(&self, totals: &watch::Receiver<Option<Totals>>, reporter: &Reporter) -> Finish {
+        let Totals { files, bytes, problems, .. } = totals.borrow().unwrap_or_default();
+        reporter.tell(&Event::Done {
+            files,
+            bytes,
+            bytes_transferred: self.transferred,
+            seconds: self.started.elapsed().as_secs_f64(),
+            failed: problems,
+        });
+        finish_of(problems)
+    }
+}
+
+fn problems(totals: &watch::Receiver<Option<Totals>>) -> u64 {
+    totals.borrow().map_or(0, |totals| totals.problems)
+}
+
+fn finish_of(failed: u64) -> Finish {
+    if failed == 0 { Finish::Complete } else { Finish::Partial }
+}
+
+/// Starts the scan on a shard of its own. The receiver tells its failure.
+fn start_scan(
+    backend: Backend,
+    scan: Scan,
+    writer: SegmentWriter,
+) -> Result<oneshot::Receiver<io::Error>, RunError> {
+    let (failed_by, failure) = oneshot::channel();
+    let config = PoolConfig { slots: SCAN_BUFFERS, ..PoolConfig::default() };
+    let started = spawn_shard("sealift-scan", backend, config, move |io| async move {
+        let mut failed_by = failed_by;
+        tokio::select! {
+            Err(error) = scan::run(io, scan, writer) => { let _ = failed_by.send(error); }
+            () = failed_by.closed() => {}
+        }
+    });
+    started.map_err(failed("cannot start the scan"))?;
+    Ok(failure)
+}
+
+fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
+    let listener = match address {
+        Some(address) => Listener::bind(address).map_err(|error| (address, error)),
+        None => {
+            let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DATA_PORT));
+            let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DATA_PORT));
+            match Listener::bind(any6) {
+                // A host without IPv6.
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    Listener::bind(any4).map_err(|error| (any4, error))
+                }
+                bound => bound.map_err(|error| (any6, error)),
+            }
+        }
+    };
+    listener.map_err(|(address, error)| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => " (is another sender running? Choose another port with --bind)",
+            io::ErrorKind::PermissionDenied => " (ports below 1024 need privileges)",
+            io::ErrorKind::AddrNotAvailable => " (this host has no such address)",
+            _ => "",
+        };
+        RunError::Failed(format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+fn new_seed() -> io::Result<RwSeed> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(RwSeed::new(&seed))
+}
+
+/// Where a receiver may find this host: what was advertised, then what it listens on.
+fn ticket_addresses(advertise: &[Address], bound: SocketAddr) -> Vec<Address> {
+    let mut addresses = advertise.to_vec();
+    if bound.ip().is_unspecified() {
+        let mut ips: Vec<IpAddr> = if_addrs::get_if_addrs()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|interface| interface.ip())
+            .filter(|ip| !ip.is_loopback() && !is_link_local(*ip) && (bound.is_ipv6() || ip.is_ipv4()))
+            .collect();
+        ips.sort();
+        ips.dedup();
+        if ips.is_empty() {
+            ips.push(Ipv4Addr::LOCALHOST.into());
+        }
+        addresses.extend(ips.into_iter().map(|ip| Address::Socket(SocketAddr::new(ip, bound.port()))));
+    } else {
+        addresses.push(Address::Socket(bound));
+    }
+    addresses.truncate(TICKET_ADDRESSES_MAX);
+    addresses
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn tell_ticket(ticket: &Ticket, file: Option<&Path>, reporter: &Reporter) -> Result<(), RunError> {
+    let text = ticket.encode();
+    let addresses = ticket.addresses.iter().map(ToString::to_string).collect();
+    match file {
+        None => reporter.tell(&Event::Ticket { ticket: Some(&text), ticket_file: None, addresses }),
+        Some(file) => {
+            write_secret(file, &text).map_err(|error| {
+                RunError::Failed(format!("cannot write the ticket to {}: {error}", file.display()))
+            })?;
+            let ticket_file = Some(file.display().to_string());
+            reporter.tell(&Event::Ticket { ticket: None, ticket_file, addresses });
+        }
+    }
+    Ok(())
+}
+
+/// Puts a secret where only its owner can read it, whole from the moment it can be seen.
+fn write_secret(file: &Path, text: &str) -> io::Result<()> {
+    let name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    let staged = file.with_file_name(hidden);
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+    let written =
+        writeln!(out, "{text}").and_then(|()| out.sync_all()).and_then(|()| std::fs::rename(&staged, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&staged);
+    }
+    written
+}
+
+fn io_name(choice: &sealift_store::Choice) -> String {
+    match choice.backend {
+        Backend::Uring => format!("io_uring ({})", choice.reason),
+        Backend::Threads => format!("threads ({})", choice.reason),
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |error| RunError::Failed(format!("{what}: {error}"))
+}
+
+/// Ends when the user or the system asks for it.
+pub(crate) async fn interruption() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

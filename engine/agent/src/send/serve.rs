@@ -1,0 +1,217 @@
+//! Serves receivers: takes a connection through handshake and greeting, then to its purpose.
+//!
+//! Runs on the shard that the connection was given to. Owns the table of sessions, by which the connections of one
+//! receiver find each other.
+
+use super::changed::ChangedFiles;
+use super::log::{ManifestLog, OfferedFiles};
+use super::{control, data};
+use sealift_net::{
+    Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, ReadError,
+};
+use sealift_proto::limits::{FETCHES_OUTSTANDING_MAX, SESSIONS_MAX};
+use sealift_proto::session::{Purpose, Role, Session, choose_version};
+use sealift_proto::wire::{Channel, Close, CloseCode, Finished, FrameKind, Hello, Welcome};
+use sealift_store::{BlockIo, Source};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+
+/// What all connections of a sender share.
+pub struct Serving {
+    /// Authenticates.
+    pub acceptor: Acceptor,
+    /// What is offered.
+    pub source: Arc<Source>,
+    /// The manifest.
+    pub log: Arc<ManifestLog>,
+    /// The files in it.
+    pub files: Arc<OfferedFiles>,
+    /// Files that a request found changed go to the scanner.
+    pub changed: Arc<ChangedFiles>,
+    /// What happens goes to the one who waits for it.
+    pub happened: mpsc::Sender<Happened>,
+    /// Data connections that one receiver may have.
+    pub connections_max: usize,
+    /// Becomes true when the sender ends.
+    pub ending: watch::Receiver<bool>,
+    /// Sessions by the name they were given.
+    pub sessions: Mutex<HashMap<[u8; 16], Arc<Serve>>>,
+}
+
+/// One receiver being served.
+pub struct Serve {
+    /// Where it dialled from.
+    pub peer: SocketAddr,
+    /// Payload bytes that were sent to it.
+    pub sent_bytes: AtomicU64,
+    /// Its data connections.
+    pub connections: AtomicUsize,
+    /// Becomes true when its control connection ends.
+    pub ended: watch::Sender<bool>,
+}
+
+/// What happens to a sender.
+pub enum Happened {
+    /// A receiver has begun.
+    Connected(SocketAddr),
+    /// A receiver has all that it could get.
+    Finished(SocketAddr, Finished, u64),
+    /// A receiver went away before that.
+    Lost(SocketAddr, String),
+}
+
+/// The two halves of a greeted connection.
+pub type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
+
+/// Why a connection ended early.
+#[derive(Debug)]
+pub enum Ended {
+    /// It broke, or the peer closed it.
+    Lost(String),
+    /// It is to be closed with this code.
+    Refused(CloseCode, String),
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Lost(error.to_string()),
+            ReadError::Frame(error) => Self::Refused(CloseCode::Protocol, error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+/// A refusal of the peer's making.
+pub fn protocol(error: impl std::fmt::Display) -> Ended {
+    Ended::Refused(CloseCode::Protocol, error.to_string())
+}
+
+impl Serving {
+    /// The table of sessions.
+    pub fn sessions(&self) -> MutexGuard<'_, HashMap<[u8; 16], Arc<Serve>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(io: BlockIo, serving: Arc<Serving>, incoming: Incoming) {
+    let peer = incoming.peer_addr();
+    // Strangers at the door are no news; the handshake has told them nothing.
+    let Ok(accepted) = serving.acceptor.handshake(incoming).await else { return };
+    let mut auth = accepted.auth;
+    let (reader, writer) = accepted.connection.split();
+    let mut halves = (FrameReader::new(reader), FrameWriter::new(writer));
+    let mut session = Session::new(Role::Sender, Purpose::Control);
+    let Ok(greeted) = auth.run(greet(&mut halves.0, &mut session)).await else { return };
+    drop(auth);
+    let ended = match greeted {
+        Ok(hello) => open(io, &serving, peer, hello, session, &mut halves).await,
+        Err(ended) => Err(ended),
+    };
+    if let Err(Ended::Refused(code, reason)) = ended {
+        close(&mut halves.1, code, reason).await;
+    }
+}
+
+/// Says why, if the peer still listens, and ends the stream in order.
+pub async fn close(writer: &mut FrameWriter<ConnectionWriter>, code: CloseCode, reason: String) {
+    let close = Close { code, reason };
+    let said = async {
+        writer.send(FrameKind::Close, 0, &close.encode()).await?;
+        writer.shutdown().await
+    };
+    // The peer may be gone, or not read: then there is nobody to tell.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), said).await;
+}
+
+async fn greet(reader: &mut FrameReader<ConnectionReader>, session: &mut Session) -> Result<Hello, Ended> {
+    let header = reader.header().await?;
+    session.admit(header.kind).map_err(protocol)?;
+    if header.kind != FrameKind::Hello {
+        return Err(Ended::Lost("closed".into()));
+    }
+    Hello::decode(&reader.body(header).await?).map_err(protocol)
+}
+
+async fn open(
+    io: BlockIo,
+    serving: &Arc<Serving>,
+    peer: SocketAddr,
+    hello: Hello,
+    mut session: Session,
+    halves: &mut Halves,
+) -> Result<(), Ended> {
+    let version = choose_version(&hello).map_err(|code| Ended::Refused(code, "no common version".into()))?;
+    let welcome = |session| Welcome {
+        version,
+        session,
+        fetches_outstanding: u32::try_from(FETCHES_OUTSTANDING_MAX).expect("small"),
+    };
+    match hello.channel {
+        Channel::Control { next_segment } => {
+            let mut name = [0; 16];
+            let no_randomness = |_| Ended::Refused(CloseCode::Internal, "no randomness".into());
+            getrandom::fill(&mut name).map_err(no_randomness)?;
+            let serve = Arc::new(Serve {
+                peer,
+                sent_bytes: AtomicU64::new(0),
+                connections: AtomicUsize::new(0),
+                ended: watch::Sender::new(false),
+            });
+            {
+                let mut sessions = serving.sessions();
+                if sessions.len() >= SESSIONS_MAX {
+                    return Err(Ended::Refused(CloseCode::Busy, "too many receivers".into()));
+                }
+                sessions.insert(name, Arc::clone(&serve));
+            }
+            let ended = async {
+                halves.1.send(FrameKind::Welcome, 0, &welcome(name).encode()).await?;
+                control::run(serving, &serve, next_segment, session, halves).await
+            };
+            let ended = ended.await;
+            serving.sessions().remove(&name);
+            serve.ended.send_replace(true);
+            if let Err(Ended::Lost(reason) | Ended::Refused(_, reason)) = &ended {
+                let _ = serving.happened.send(Happened::Lost(peer, reason.clone())).await;
+            }
+            ended
+        }
+        Channel::Data { session: name } => {
+            session.set_purpose(Purpose::Data);
+            let unknown = || Ended::Refused(CloseCode::UnknownSession, "no such session".into());
+            let serve = serving.sessions().get(&name).cloned().ok_or_else(unknown)?;
+            let _counted = Counted::new(&serve, serving.connections_max)
+                .ok_or_else(|| Ended::Refused(CloseCode::Busy, "too many connections".into()))?;
+            halves.1.send(FrameKind::Welcome, 0, &welcome(name).encode()).await?;
+            data::run(io, serving, &serve, session, halves).await
+        }
+    }
+}
+
+/// A data connection that counts against its receiver's number.
+struct Counted<'s>(&'s Serve);
+
+impl<'s> Counted<'s> {
+    fn new(serve: &'s Serve, max: usize) -> Option<Self> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let before = serve.connections.fetch_add(1, Relaxed);
+        let counted = Self(serve);
+        (before < max).then_some(counted)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}

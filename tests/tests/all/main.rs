@@ -1,0 +1,7 @@
+//! Every end-to-end test, in one binary: one module a subject.
+
+mod arch;
+mod faults;
+mod hostile_receiver;
+mod hostile_sender;
+mod replicate;
