@@ -132,11 +132,7 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => args.json,
     };
     let style = if json { Style::Json } else { Style::People };
-    let reporter = match &cli.command {
-        Command::Send(_) => Reporter::new(style),
-        Command::Receive(_) => Reporter::new(style).with_bar(),
-    };
-    let reporter = Arc::new(reporter);
+    let reporter = Arc::new(Reporter::new(style).with_bar());
     match run(cli.command, &reporter) {
         Ok(finish) => finish.into(),
         Err(error) => {

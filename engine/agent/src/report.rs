@@ -54,11 +54,18 @@ pub enum Event<'a> {
         /// How.
         reason: String,
     },
+    /// Somebody was turned away.
+    Refused {
+        /// Who.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
     /// How far it is; at most four a second.
     Progress {
-        /// Files in place.
+        /// Files in place; of a sender, files offered.
         files: u64,
-        /// Bytes of those and of blocks in place.
+        /// Bytes of those and of blocks in place; of a sender, bytes sent.
         bytes: u64,
         /// Bytes known to be wanted so far.
         bytes_known: u64,
@@ -169,17 +176,17 @@ impl Reporter {
     fn tell_people(&self, event: &Event<'_>) {
         let line = match event {
             Event::Ticket { ticket, ticket_file, addresses } => {
-                let mut text = format!("Serving on {}.\n", addresses.join(", "));
+                let serving = format!("Serving on {}.", addresses.join(", "));
                 match (ticket, ticket_file) {
                     (Some(ticket), _) => {
-                        text += "On the other host, type:\n\n";
-                        text += &format!("  sealift receive {ticket} DEST\n");
-                        text += "\nThe ticket is a secret: who has it can read the data set.";
+                        eprintln!("{serving}\nOn the other host, type:\n");
+                        // The one line that a program may want.
+                        let _ = writeln!(std::io::stdout().lock(), "sealift receive {ticket} DEST");
+                        "\nThe ticket is a secret: who has it can read the data set.".to_owned()
                     }
-                    (None, Some(file)) => text += &format!("The ticket, a secret, is in {file}."),
-                    (None, None) => {}
+                    (None, Some(file)) => format!("{serving}\nThe ticket, a secret, is in {file}."),
+                    (None, None) => serving,
                 }
-                text
             }
             Event::Scanned { entries, bytes, problems } => {
                 let mut text = format!("Hashed and signed {entries} entries, {}.", human_bytes(*bytes));
@@ -190,6 +197,7 @@ impl Reporter {
             }
             Event::Connected { peer } => format!("{peer} has begun to receive."),
             Event::Disconnected { peer, reason } => format!("{peer}: {reason}."),
+            Event::Refused { peer, reason } => format!("{peer} was turned away: {reason}."),
             Event::Progress { files, bytes, bytes_known, .. } => {
                 if let Some(bar) = &self.bar {
                     bar.set_length(*bytes_known);

@@ -177,10 +177,23 @@ impl StagedFile {
         self.file.as_deref()
     }
 
-    /// A descriptor of its own for reading, also after [`Self::close`].
+    /// A descriptor of its own for reading, also after [`Self::close`], and also if the file's mode forbids it.
     pub(crate) fn reopen(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(self.name.staging().dir(), self.name.as_str().as_bytes(), flags, Mode::empty())
+        let (dir, name) = (self.name.staging().dir(), self.name.as_str());
+        let open = || {
+            openat2(dir, name.as_bytes(), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        };
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let mode =
+                    Mode::from_raw_mode(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
+                rustix::fs::chmodat(dir, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+                let opened = open();
+                rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?;
+                opened
+            }
+            opened => opened,
+        }
     }
 
     /// Gives up the descriptor, so that a batch of thousands of small files needs few.

@@ -119,15 +119,14 @@ async fn read(
         };
         // A full mailbox says the same.
         let _ = alive.try_send(());
-        match header.kind {
-            FrameKind::Segment => {
-                if events.send(Event::Control(number, Heard::Segment(body))).await.is_err() {
-                    return Heard::Lost("the transfer has ended".into());
-                }
-            }
+        let told = match header.kind {
+            FrameKind::Segment => events.send(Event::Control(number, Heard::Segment(body))).await,
             FrameKind::Close => return Close::decode(&body).map_or_else(broken, Heard::Closed),
             // Pings need no answer from here: our own keep the sender informed.
-            _ => {}
+            _ => Ok(()),
+        };
+        if told.is_err() {
+            return Heard::Lost("the transfer has ended".into());
         }
     }
 }

@@ -156,12 +156,15 @@ impl Done {
         }
     }
 
-    /// A file is taken back. Whether it was in place.
-    pub fn remove(&mut self, id: FileId) -> bool {
-        let slot = usize::try_from(id.0).ok().and_then(|index| self.sizes.get_mut(index));
-        let Some(slot) = slot.filter(|bytes| **bytes != NOT_IN_PLACE) else { return false };
+    /// A file is taken back. Its bytes, if it was in place.
+    pub fn remove(&mut self, id: FileId) -> Option<u64> {
+        let slot = usize::try_from(id.0).ok().and_then(|index| self.sizes.get_mut(index))?;
+        let bytes = std::mem::replace(slot, NOT_IN_PLACE);
+        if bytes == NOT_IN_PLACE {
+            return None;
+        }
         self.files -= 1;
-        self.bytes -= std::mem::replace(slot, NOT_IN_PLACE);
-        true
+        self.bytes -= bytes;
+        Some(bytes)
     }
 }

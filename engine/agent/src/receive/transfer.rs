@@ -472,12 +472,10 @@ impl Transfer {
     }
 
     fn withdrawn(&mut self, id: FileId, path: &SafePath, reason: WithdrawReason) {
-        let pending = self.forget(id);
-        if let Some(file) = &pending {
-            self.known_bytes -= file.assembly.layout().size_bytes();
-        } else if self.done.remove(id) {
-            // It stands as it was: whole, and older than the source.
-        }
+        let pending = self.forget(id).map(|file| file.assembly.layout().size_bytes());
+        // One that is in place stands as it was: whole, and older than the source. It counts no more.
+        let bytes = pending.or_else(|| self.done.remove(id));
+        self.known_bytes -= bytes.unwrap_or(0);
         match reason {
             WithdrawReason::Superseded => {}
             WithdrawReason::Vanished => {

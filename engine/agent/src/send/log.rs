@@ -87,6 +87,7 @@ struct Table {
     /// Where in the spool a number's file is, or [`NOT_A_FILE`].
     places: Vec<u64>,
     end: u64,
+    files: u64,
     bytes: u64,
 }
 
@@ -133,6 +134,7 @@ impl OfferedFiles {
         self.spool.write_all_at(&bytes, place)?;
         table.places.push(place);
         table.end += bytes.len() as u64;
+        table.files += 1;
         table.bytes += layout.size_bytes();
         Ok(())
     }
@@ -176,6 +178,11 @@ impl OfferedFiles {
                 links,
             },
         }))
+    }
+
+    /// Files that were ever offered.
+    pub fn count(&self) -> u64 {
+        lock(&self.table).files
     }
 
     /// Bytes of all files that were ever offered.

@@ -29,6 +29,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,6 +39,10 @@ use zeroize::Zeroizing;
 const SCAN_BUFFERS: usize = 24;
 /// News of receivers that may wait.
 const HAPPENED_MAX: usize = 64;
+
+const PROGRESS_TICK: Duration = Duration::from_millis(250);
+/// Refusals that are told in a minute.
+const REFUSALS_PER_MINUTE: u32 = 20;
 
 /// What to send, and how.
 #[derive(Clone, Debug)]
@@ -117,7 +122,8 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let shards =
         Shards::start("sealift-send", backend.backend, None).map_err(failed("cannot start threads"))?;
 
-    let mut tally = Tally { started: Instant::now(), begun: None, transferred: 0 };
+    let mut tally = Tally::new();
+    let mut ticks = tokio::time::interval(PROGRESS_TICK);
     let mut interrupted = std::pin::pin!(interruption());
     let finish = loop {
         tokio::select! {
@@ -130,6 +136,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
                     break finish;
                 }
             }
+            _ = ticks.tick() => tally.progress(&serving, &reporter),
             ended = &mut scanning => {
                 let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
                 return Err(RunError::Failed(format!("the scan failed: {reason}")));
@@ -157,10 +164,41 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
 struct Tally {
     started: Instant,
     begun: Option<Instant>,
+    /// Payload bytes sent to receivers that have ended.
     transferred: u64,
+    /// Since when refusals are counted, and how many were told since.
+    refusals: (Instant, u32),
 }
 
 impl Tally {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, begun: None, transferred: 0, refusals: (now, 0) }
+    }
+
+    /// Tells how far the receivers are, while there are any.
+    fn progress(&self, serving: &Serving, reporter: &Reporter) {
+        let sessions = serving.sessions();
+        if !sessions.is_empty() {
+            let sent: u64 = sessions.values().map(|serve| serve.sent_bytes.load(Ordering::Relaxed)).sum();
+            reporter.tell(&Event::Progress {
+                files: serving.files.count(),
+                bytes: sent,
+                bytes_known: serving.files.total_bytes() * sessions.len() as u64,
+                bytes_transferred: self.transferred + sent,
+            });
+        }
+    }
+
+    /// Whether one more refusal is told: a few, and then only some a minute, whatever strangers do.
+    fn tells_refusal(&mut self) -> bool {
+        if self.refusals.0.elapsed() >= Duration::from_secs(60) {
+            self.refusals = (Instant::now(), 0);
+        }
+        self.refusals.1 += 1;
+        self.refusals.1 <= REFUSALS_PER_MINUTE
+    }
+
     /// Tells the news; with `once`, the end that it brings.
     fn note(
         &mut self,
@@ -173,6 +211,12 @@ impl Tally {
             Happened::Connected(peer) => {
                 self.begun.get_or_insert_with(Instant::now);
                 reporter.tell(&Event::Connected { peer: peer.to_string() });
+                None
+            }
+            Happened::Refused(peer, reason) => {
+                if self.tells_refusal() {
+                    reporter.tell(&Event::Refused { peer: peer.to_string(), reason });
+                }
                 None
             }
             Happened::Lost(peer, reason) => {

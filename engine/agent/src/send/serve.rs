@@ -61,6 +61,8 @@ pub enum Happened {
     Finished(SocketAddr, Finished, u64),
     /// A receiver went away before that.
     Lost(SocketAddr, String),
+    /// A peer was turned away.
+    Refused(SocketAddr, String),
 }
 
 /// The two halves of a greeted connection.
@@ -96,6 +98,11 @@ pub fn protocol(error: impl std::fmt::Display) -> Ended {
 }
 
 impl Serving {
+    /// Tells that a peer was turned away. Strangers must not hold anything up: what does not fit is not told.
+    fn refused(&self, peer: SocketAddr, reason: String) {
+        let _ = self.happened.try_send(Happened::Refused(peer, reason));
+    }
+
     /// The table of sessions.
     pub fn sessions(&self) -> MutexGuard<'_, HashMap<[u8; 16], Arc<Serve>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,19 +112,25 @@ impl Serving {
 /// Serves one connection to its end.
 pub async fn serve(io: BlockIo, serving: Arc<Serving>, incoming: Incoming) {
     let peer = incoming.peer_addr();
-    // Strangers at the door are no news; the handshake has told them nothing.
-    let Ok(accepted) = serving.acceptor.handshake(incoming).await else { return };
+    let accepted = match serving.acceptor.handshake(incoming).await {
+        Ok(accepted) => accepted,
+        Err(error) => return serving.refused(peer, error.to_string()),
+    };
     let mut auth = accepted.auth;
     let (reader, writer) = accepted.connection.split();
     let mut halves = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Sender, Purpose::Control);
-    let Ok(greeted) = auth.run(greet(&mut halves.0, &mut session)).await else { return };
+    let greeted = match auth.run(greet(&mut halves.0, &mut session)).await {
+        Ok(greeted) => greeted,
+        Err(overdue) => return serving.refused(peer, overdue.to_string()),
+    };
     drop(auth);
     let ended = match greeted {
         Ok(hello) => open(io, &serving, peer, hello, session, &mut halves).await,
         Err(ended) => Err(ended),
     };
     if let Err(Ended::Refused(code, reason)) = ended {
+        serving.refused(peer, reason.clone());
         close(&mut halves.1, code, reason).await;
     }
 }
