@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""Computes the golden vectors of docs/manifest.md and docs/wire.md, from what those two pages say alone.
+
+It shares no code with Sealift: plain Python 3 and its standard library, with Ed25519 written out after
+RFC 8032, section 5.1. So an error in the program and the same error here are unlikely to coincide.
+
+    docs/vectors.py            prints every vector
+    docs/vectors.py --check    compares them with the two pages and with engine/proto/vectors/segment.hex
+"""
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import pathlib
+import struct
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+# --- Ed25519 (RFC 8032, section 5.1). Slow and not constant-time: for known test keys only.
+
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+
+
+def recover_x(y, sign):
+    xx = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(xx, (P + 3) // 8, P)
+    if (x * x - xx) % P:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    assert (x * x - xx) % P == 0
+    return P - x if x & 1 != sign else x
+
+
+BASE_Y = 4 * pow(5, P - 2, P) % P
+BASE_X = recover_x(BASE_Y, 0)
+BASE = (BASE_X, BASE_Y, 1, BASE_X * BASE_Y % P)
+
+
+def add(p, q):
+    a = (p[1] - p[0]) * (q[1] - q[0]) % P
+    b = (p[1] + p[0]) * (q[1] + q[0]) % P
+    c = 2 * p[3] * q[3] * D % P
+    d = 2 * p[2] * q[2] % P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def multiply(scalar, point):
+    result = (0, 1, 1, 0)
+    while scalar:
+        if scalar & 1:
+            result = add(result, point)
+        point = add(point, point)
+        scalar >>= 1
+    return result
+
+
+def compress(point):
+    inverse = pow(point[2], P - 2, P)
+    x, y = point[0] * inverse % P, point[1] * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def expand(seed):
+    h = hashlib.sha512(seed).digest()
+    scalar = int.from_bytes(h[:32], "little") & ((1 << 254) - 8) | 1 << 254
+    return scalar, h[32:]
+
+
+def ed25519_public(seed):
+    return compress(multiply(expand(seed)[0], BASE))
+
+
+def ed25519_sign(seed, message):
+    scalar, prefix = expand(seed)
+    public = compress(multiply(scalar, BASE))
+    r = int.from_bytes(hashlib.sha512(prefix + message).digest(), "little") % ORDER
+    point = compress(multiply(r, BASE))
+    k = int.from_bytes(hashlib.sha512(point + public + message).digest(), "little") % ORDER
+    return point + ((r + k * scalar) % ORDER).to_bytes(32, "little")
+
+
+def check_ed25519():
+    """RFC 8032, section 7.1, test 2."""
+    seed = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+    public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+    signature = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    assert ed25519_public(seed) == public
+    assert ed25519_sign(seed, b"\x72") == signature
+
+
+# --- Keys (docs/wire.md, "Keys").
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def hkdf32(secret, info):
+    """HKDF-SHA256 (RFC 5869) without salt, 32 bytes of output: one block."""
+    extracted = hmac.new(bytes(32), secret, hashlib.sha256).digest()
+    return hmac.new(extracted, info + b"\x01", hashlib.sha256).digest()
+
+
+SEED = bytes([7]) * 32
+DAY = 20_000
+RO_SECRET = hkdf32(SEED, b"sealift v1 read-only secret")
+SESSION_SEED = hkdf32(RO_SECRET, b"sealift v1 session key")
+SESSION_PUBLIC = ed25519_public(SESSION_SEED)
+TAG_KEY = hkdf32(RO_SECRET, b"sealift v1 job tag key")
+TAG = hkdf32(TAG_KEY, b"sealift v1 job tag" + struct.pack("<Q", DAY))[:16]
+VERIFY_KEY = ed25519_public(SEED)
+JOB_ID = sha256(b"sealift v1 job id", VERIFY_KEY)[:16]
+SPKI = bytes.fromhex("302a300506032b6570032100") + SESSION_PUBLIC
+
+
+# --- Tickets (docs/wire.md, "Tickets").
+
+
+def ticket(addresses):
+    body = RO_SECRET + VERIFY_KEY + bytes([len(addresses)])
+    for host, port in addresses:
+        try:
+            ip = ipaddress.ip_address(host)
+            body += bytes([ip.version]) + ip.packed
+        except ValueError:
+            body += bytes([1, len(host)]) + host.encode("ascii")
+        body += struct.pack("<H", port)
+    body += sha256(b"sealift v1 ticket checksum", body)[:4]
+    return "sealift1" + base64.b32encode(body).decode("ascii").rstrip("=").lower()
+
+
+# --- Manifest (docs/manifest.md).
+
+MTIME = struct.pack("<qI", 1_700_000_000, 123_456_789)
+METADATA = struct.pack("<H", 0o644) + MTIME
+
+
+def entry(kind, number, path):
+    return struct.pack("<BQH", kind, number, len(path)) + path
+
+
+def merkle(leaves):
+    """RFC 6962's shape: the left side holds the largest power of two of leaves below the whole."""
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1
+    while split * 2 < len(leaves):
+        split *= 2
+    prefix = b"sealift v1 merkle interior node".ljust(64, b"\0")
+    return sha256(prefix, merkle(leaves[:split]), merkle(leaves[split:]))
+
+
+def records():
+    """One record of every kind."""
+    hashes = [bytes([i]) * 32 for i in range(4)]
+    return [
+        b"\x01" + METADATA,
+        entry(2, 0, b"d") + METADATA,
+        entry(3, 1, b"d/big") + METADATA + struct.pack("<QB", 100_000, 15),
+        struct.pack("<BQI", 4, 1, 1) + struct.pack("<QQ", 4096, 8192),
+        struct.pack("<BQII", 5, 1, 0, 3) + b"".join(hashes[:3]),
+        struct.pack("<BQII", 5, 1, 3, 1) + hashes[3],
+        struct.pack("<BQ", 6, 1) + merkle(hashes),
+        entry(7, 2, b"d/small") + METADATA + struct.pack("<I", 5) + bytes([9]) * 32,
+        entry(8, 3, b"link") + MTIME + struct.pack("<H", 4) + b"/etc",
+        entry(9, 4, b"d/again") + struct.pack("<H", 5) + b"d/big",
+        entry(10, 2, b"d/small") + bytes([2]),
+        struct.pack("<BH", 11, 6) + b"d/fifo" + bytes([3]),
+        struct.pack("<BQ", 12, 4),
+    ]
+
+
+def segment():
+    body = b"".join(records())
+    header = struct.pack(
+        "<4sHBB16sIIQQq32sII",
+        b"SLSG", 1, 1, 0, JOB_ID, 1, len(records()), 0, 0, 1_700_000_000_000, bytes(32), len(body), 0,
+    )
+    assert len(header) == 96
+    signed = header + body
+    return signed + ed25519_sign(SEED, b"sealift v1 manifest segment".ljust(32, b"\0") + signed)
+
+
+# --- Frames (docs/wire.md, "Frames").
+
+
+def frame(kind, request, body):
+    return struct.pack("<HHIQ", kind, 0, len(body), request) + body
+
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def number(field, value):
+    """A protobuf field of a number; one that is 0 and not optional is left out by the caller."""
+    return varint(field << 3) + varint(value)
+
+
+def data(field, value):
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+SESSION = bytes([0xEE]) * 16
+RANGE = struct.pack("<QII", 0x0102, 3, 4)
+
+
+def vectors():
+    yield "seed", SEED
+    yield "read-only-secret", RO_SECRET
+    yield "session-key-seed", SESSION_SEED
+    yield "session-key-public", SESSION_PUBLIC
+    yield "session-key-spki", SPKI
+    yield "job-tag-key", TAG_KEY
+    yield "job-tag-day-20000", TAG
+    yield "verify-key", VERIFY_KEY
+    yield "job-id", JOB_ID
+    yield "ticket", ticket([("10.0.0.1", 3939), ("2001:db8::1", 3939), ("host.example", 3939)])
+    yield "ticket-without-addresses", ticket([])
+    yield "hello-control", frame(1, 0, number(1, 1) + number(2, 1) + number(3, 5))
+    yield "hello-data", frame(1, 0, number(1, 1) + number(2, 1) + data(4, SESSION))
+    yield "welcome", frame(2, 0, number(1, 1) + data(2, SESSION) + number(3, 32))
+    yield "close-flood", frame(3, 0, number(1, 3) + data(2, b"no"))
+    yield "close-done", frame(3, 0, b"")
+    yield "ping", frame(4, 9, b"")
+    yield "pong", frame(5, 9, b"")
+    yield "credit", frame(6, 0, number(1, 8))
+    yield "fetch", frame(8, 0x0A0B, struct.pack("<H", 1) + RANGE)
+    yield "blocks-header-and-prefix", struct.pack("<HHIQ", 9, 0, 16 + 100, 0x0A0B) + RANGE
+    yield "range-error-changed", frame(10, 0x0A0B, RANGE + struct.pack("<I", 3))
+    yield "reject", frame(11, 0, number(1, 2) + number(2, 3))
+    yield "finished", frame(12, 0, number(1, 1) + number(2, 2) + number(3, 3) + number(4, 4))
+    yield "merkle-root-of-four", merkle([bytes([i]) * 32 for i in range(4)])
+    yield "segment", segment()
+
+
+def lines(name, value):
+    text = value if isinstance(value, str) else value.hex()
+    yield name
+    for at in range(0, len(text), 96):
+        yield "  " + text[at : at + 96]
+
+
+def documented():
+    """The vectors of the two pages: in blocks marked ```vectors, a name and then its value, indented."""
+    found = {}
+    for page in ("manifest.md", "wire.md"):
+        name = None
+        inside = False
+        for line in (HERE / page).read_text(encoding="utf-8").splitlines():
+            if line.startswith("```"):
+                inside = line == "```vectors"
+            elif inside and line.startswith("  "):
+                found[name] += line.strip()
+            elif inside and line:
+                name = line
+                assert name not in found, f"{name} is documented twice"
+                found[name] = ""
+    return found
+
+
+def check():
+    computed = {name: value if isinstance(value, str) else value.hex() for name, value in vectors()}
+    golden = (HERE.parent / "engine/proto/vectors/segment.hex").read_text(encoding="ascii")
+    golden = "".join(line for line in golden.splitlines() if not line.startswith("#"))
+    wrong = [name for name in computed if documented().get(name) != computed[name]]
+    wrong += [f"{name} (documented, not computed)" for name in documented() if name not in computed]
+    wrong += ["engine/proto/vectors/segment.hex"] if golden != computed["segment"] else []
+    for name in wrong:
+        print(f"differs: {name}")
+    print(f"{len(computed)} vectors, {len(wrong)} differ")
+    return 1 if wrong else 0
+
+
+def main():
+    check_ed25519()
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(check())
+    for name, value in vectors():
+        print("\n".join(lines(name, value)))
+
+
+main()
