@@ -5,3 +5,4 @@ mod faults;
 mod hostile_receiver;
 mod hostile_sender;
 mod replicate;
+mod vectors;

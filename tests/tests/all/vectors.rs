@@ -1,0 +1,204 @@
+//! The golden vectors of `docs/manifest.md` and `docs/wire.md`: what the pages print, what the code makes, and what a script
+//! that shares no code with it computes from the pages alone are one and the same.
+
+use super::arch::workspace;
+use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
+use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
+use sealift_proto::keys::RwSeed;
+use sealift_proto::manifest::{
+    Catalog, Hole, Metadata, Mode, Problem, Record, SegmentSeq, SegmentWriter, WithdrawReason,
+};
+use sealift_proto::path::SafePath;
+use sealift_proto::ticket::Ticket;
+use sealift_proto::time::Timestamp;
+use sealift_proto::wire::{
+    BlocksPrefix, Channel, Close, CloseCode, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Hello,
+    RangeError, RangeProblem, Reject, Welcome,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+/// What the code keeps to itself. Its own tests know them, and everything below is derived from them.
+const PRIVATE: [&str; 2] = ["session-key-seed", "job-tag-key"];
+
+type Vectors = BTreeMap<String, String>;
+
+#[test]
+fn the_pages_print_what_the_code_makes() {
+    let (documented, made) = (documented(), made());
+    for (name, value) in &made {
+        assert_eq!(documented.get(name), Some(value), "{name} as the code makes it");
+    }
+    let unknown: Vec<_> = documented
+        .keys()
+        .filter(|name| !made.contains_key(*name) && !PRIVATE.contains(&name.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?} are documented and not checked");
+    for name in PRIVATE {
+        assert!(documented.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn the_kept_segment_is_the_documented_one_and_a_reader_takes_it() {
+    let kept = fs::read_to_string(workspace().join("engine/proto/vectors/segment.hex")).expect("the vector");
+    let kept: String = kept.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(documented()["segment"], kept);
+    let bytes: Vec<u8> = (0..kept.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&kept[at..at + 2], 16).expect("hexadecimal"))
+        .collect();
+    let mut catalog = Catalog::new(seed().verify_key());
+    assert_eq!(catalog.admit(&bytes).expect("a valid segment"), everything());
+}
+
+#[test]
+fn a_script_that_shares_no_code_computes_the_same_from_the_pages() {
+    let script = workspace().join("docs/vectors.py");
+    let output = match Command::new("python3").arg("-B").arg(script).output() {
+        Ok(output) => output,
+        Err(error) => return eprintln!("skipped: python3 is not here ({error})"),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let computed = parse(String::from_utf8(output.stdout).expect("text").lines());
+    assert_eq!(computed, documented());
+}
+
+fn documented() -> Vectors {
+    let mut vectors = Vectors::new();
+    for page in ["docs/manifest.md", "docs/wire.md"] {
+        let page = fs::read_to_string(workspace().join(page)).expect("a page");
+        let mut inside = false;
+        let lines = page.lines().filter(|line| {
+            if line.starts_with("```") {
+                inside = *line == "```vectors";
+                return false;
+            }
+            inside
+        });
+        vectors.extend(parse(lines));
+    }
+    vectors
+}
+
+/// A name, and then its value on indented lines.
+fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Vectors {
+    let mut vectors = Vectors::new();
+    let mut name = String::new();
+    for line in lines {
+        match line.strip_prefix("  ") {
+            Some(value) => vectors.get_mut(&name).expect("a name comes first").push_str(value),
+            None => {
+                name = line.to_owned();
+                let before = vectors.insert(name.clone(), String::new());
+                assert!(before.is_none(), "{name} stands there twice");
+            }
+        }
+    }
+    vectors
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn seed() -> RwSeed {
+    RwSeed::new(&[7; 32])
+}
+
+/// All vectors, as the code makes them.
+fn made() -> Vectors {
+    let mut vectors = Vectors::new();
+    keys(&mut vectors);
+    frames(&mut vectors);
+    let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
+    vectors.insert("merkle-root-of-four".into(), hex(&root(HashAlgorithm::Sha256, &hashes).0));
+    let mut writer = SegmentWriter::new(seed(), HashAlgorithm::Sha256);
+    for record in everything() {
+        writer.push(&record);
+    }
+    vectors.insert("segment".into(), hex(&writer.finish(1_700_000_000_000)));
+    vectors
+}
+
+fn keys(vectors: &mut Vectors) {
+    let (ro, verify) = (seed().ro_secret(), seed().verify_key());
+    let public = ro.session_key().public();
+    let ticket = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+        Ticket { ro_secret: ro.clone(), verify_key: verify.clone(), addresses }.encode().to_string()
+    };
+    for (name, value) in [
+        ("seed", hex(&[7; 32])),
+        ("read-only-secret", hex(ro.as_bytes())),
+        ("session-key-public", hex(&public)),
+        ("session-key-spki", "302a300506032b6570032100".to_owned() + &hex(&public)),
+        ("job-tag-day-20000", hex(&ro.tag(20_000).0)),
+        ("verify-key", hex(verify.as_bytes())),
+        ("job-id", hex(&verify.job_id().0)),
+        ("ticket", ticket(&["10.0.0.1:3939", "[2001:db8::1]:3939", "host.example:3939"])),
+        ("ticket-without-addresses", ticket(&[])),
+    ] {
+        vectors.insert(name.into(), value);
+    }
+}
+
+fn frames(vectors: &mut Vectors) {
+    let mut put = |name: &str, kind, request, body: &[u8]| {
+        let header = FrameHeader::new(kind, body.len(), request).encode();
+        vectors.insert(name.into(), hex(&[&header[..], body].concat()));
+    };
+    let session = [0xee; 16];
+    let hello = |channel| Hello { version_min: 1, version_max: 1, channel }.encode();
+    let range = BlocksPrefix { file: FileId(0x0102), first: BlockIndex(3), count: 4 };
+    let range_error = RangeError { range, problem: RangeProblem::Changed };
+    let finished = Finished { files: 1, bytes: 2, bytes_transferred: 3, failed: 4 };
+    let close = |code, reason: &str| Close { code, reason: reason.into() }.encode();
+    use FrameKind as K;
+    put("hello-control", K::Hello, 0, &hello(Channel::Control { next_segment: SegmentSeq(5) }));
+    put("hello-data", K::Hello, 0, &hello(Channel::Data { session }));
+    put("welcome", K::Welcome, 0, &Welcome { version: 1, session, fetches_outstanding: 32 }.encode());
+    put("close-flood", K::Close, 0, &close(CloseCode::Flood, "no"));
+    put("close-done", K::Close, 0, &close(CloseCode::Done, ""));
+    put("ping", K::Ping, 9, &[]);
+    put("pong", K::Pong, 9, &[]);
+    put("credit", K::Credit, 0, &Credit { segments: 8 }.encode());
+    put("fetch", K::Fetch, 0x0a0b, &FetchRequest { ranges: vec![range] }.encode());
+    put("range-error-changed", K::RangeError, 0x0a0b, &range_error.encode());
+    put("reject", K::Reject, 0, &Reject { file: FileId(2), block: BlockIndex(3) }.encode());
+    put("finished", K::Finished, 0, &finished.encode());
+    let header = FrameHeader::new(K::Blocks, 16 + 100, 0x0a0b).encode();
+    vectors.insert("blocks-header-and-prefix".into(), hex(&[&header[..], &range.encode()].concat()));
+}
+
+/// One record of every kind, as docs/manifest.md lists them.
+fn everything() -> Vec<Record> {
+    let path = |text: &str| SafePath::parse(text.as_bytes()).expect("safe");
+    let mtime = Timestamp::new(1_700_000_000, 123_456_789).expect("in range");
+    let metadata = Metadata { mode: Mode::from_bits(0o644), mtime };
+    let layout = |size| Layout::new(size, BlockSize::MIN).expect("in range");
+    let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
+    let id = FileId;
+    vec![
+        Record::Root(metadata),
+        Record::Directory { id: id(0), path: path("d"), metadata },
+        Record::File { id: id(1), path: path("d/big"), metadata, layout: layout(100_000) },
+        Record::Holes { id: id(1), holes: vec![Hole { offset: 4096, len: 8192 }] },
+        Record::Hashes { id: id(1), first: BlockIndex(0), hashes: hashes[..3].to_vec() },
+        Record::Hashes { id: id(1), first: BlockIndex(3), hashes: hashes[3..].to_vec() },
+        Record::Sealed { id: id(1), root: root(HashAlgorithm::Sha256, &hashes) },
+        Record::SmallFile {
+            id: id(2),
+            path: path("d/small"),
+            metadata,
+            layout: layout(5),
+            hash: BlockHash([9; 32]),
+        },
+        Record::Symlink { id: id(3), path: path("link"), mtime, target: b"/etc".to_vec() },
+        Record::Hardlink { id: id(4), path: path("d/again"), target: path("d/big") },
+        Record::Withdrawn { id: id(2), path: path("d/small"), reason: WithdrawReason::Changed },
+        Record::Problem { shown_path: b"d/fifo".to_vec(), problem: Problem::Special },
+        Record::End { entries: 4 },
+    ]
+}
