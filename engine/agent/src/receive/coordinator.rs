@@ -392,8 +392,8 @@ impl Coordinator {
     }
 
     fn start_looks(&mut self) {
+        let Some(algorithm) = self.transfer.algorithm() else { return };
         while self.transfer.jobs < JOBS_MAX && !self.transfer.looks.is_empty() {
-            let Some(algorithm) = self.transfer.algorithm() else { return };
             let count = self.transfer.looks.len().min(LOOKS_PER_JOB);
             let looks: Vec<_> = self.transfer.looks.drain(..count).collect();
             self.transfer.jobs += 1;
@@ -410,9 +410,10 @@ impl Coordinator {
     }
 
     async fn start_preparations(&mut self) -> Result<(), RunError> {
-        while self.transfer.jobs < JOBS_MAX && !self.transfer.preparations.is_empty() {
-            let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
-            let preparation = self.transfer.preparations.remove(0);
+        let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
+        while self.transfer.jobs < JOBS_MAX
+            && let Some(preparation) = self.transfer.preparations.pop_front()
+        {
             self.transfer.jobs += 1;
             let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
             match preparation {

@@ -18,7 +18,7 @@ use sealift_proto::transfer::assembly::Wholeness;
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
 use sealift_proto::wire::{RangeProblem, Reject};
 use sealift_store::{Ready, Replica, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub struct Transfer {
     /// Files to be looked for.
     pub looks: Vec<Look>,
     /// Large files to be prepared.
-    pub preparations: Vec<Preparation>,
+    pub preparations: VecDeque<Preparation>,
     /// Files to be published, and since when the oldest of them waits.
     pub complete: Vec<Complete>,
     /// Since when the oldest of `complete` waits.
@@ -82,7 +82,7 @@ impl Transfer {
         Self {
             puller: Puller::new(fetches_max),
             looks: Vec::new(),
-            preparations: Vec::new(),
+            preparations: VecDeque::new(),
             complete: Vec::new(),
             complete_since: None,
             rejects: Vec::new(),
@@ -255,7 +255,7 @@ impl Transfer {
     fn prepare(&mut self, id: FileId, how: fn(Large) -> Preparation) {
         let file = self.files.get_mut(&id).expect("the caller has it");
         file.stage = Stage::Local;
-        self.preparations.push(how(Large {
+        self.preparations.push_back(how(Large {
             id,
             path: file.path.clone(),
             layout: file.assembly.layout(),

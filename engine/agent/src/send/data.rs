@@ -14,7 +14,7 @@ use sealift_proto::wire::{
     BlocksPrefix, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
 };
 use sealift_store::{BlockIo, FileStat, PoolBuf, ShardFile, Source};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -22,11 +22,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Fetches that may be read ahead of the one being written.
-const PREPARED_AHEAD_MAX: usize = 4;
+/// Fetches of one connection that may hold buffers at a time, while there are few connections.
+const PREPARED_MAX: usize = 5;
 /// Ranges over this go through the shard's block I/O, the others through a worker.
 const WORKER_BYTES_MAX: u32 = 128 << 10;
 /// Large files a connection keeps open.
@@ -44,7 +44,8 @@ pub async fn run(
     (reader, writer): &mut Halves,
 ) -> Result<(), Ended> {
     let server = Rc::new(RefCell::new(Server::new()));
-    let (prepared, mut due) = mpsc::channel::<oneshot::Receiver<Prepared>>(PREPARED_AHEAD_MAX);
+    let (prepared, mut due) = mpsc::channel::<oneshot::Receiver<Prepared>>(PREPARED_MAX);
+    let share = PoolShare::new();
     let preparer = Preparer { io, serving: Arc::clone(serving), open: Rc::default() };
 
     let reading = async {
@@ -61,6 +62,7 @@ pub async fn run(
             if judged.delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(judged.delay_ms)).await;
             }
+            share.room(preparer.io.pool().slots()).await;
             let result = preparer.prepare(header.request, judged, offered).await;
             if prepared.send(result).await.is_err() {
                 // Writing has failed and says why.
@@ -80,6 +82,8 @@ pub async fn run(
             }
             serve.sent_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
             server.borrow_mut().handle_answered();
+            drop(buf);
+            share.give_back();
         }
         Ok(())
     };
@@ -88,6 +92,44 @@ pub async fn run(
         ended = reading => ended,
         ended = writing => ended,
         _ = session_ended.wait_for(|&ended| ended) => Ok(()),
+    }
+}
+
+thread_local! {
+    /// Data connections that live on this shard.
+    static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A connection's share of its shard's buffers: all connections together may hold half of them, but each may hold
+/// one. So a receiver that takes nothing for a while does not keep the others from their data.
+struct PoolShare {
+    held: Cell<usize>,
+    given_back: Notify,
+}
+
+impl PoolShare {
+    fn new() -> Self {
+        CONNECTIONS.set(CONNECTIONS.get() + 1);
+        Self { held: Cell::new(0), given_back: Notify::new() }
+    }
+
+    /// Waits until one more may be held, and counts it.
+    async fn room(&self, slots: usize) {
+        while self.held.get() >= (slots / 2 / CONNECTIONS.get()).clamp(1, PREPARED_MAX) {
+            self.given_back.notified().await;
+        }
+        self.held.set(self.held.get() + 1);
+    }
+
+    fn give_back(&self) {
+        self.held.set(self.held.get() - 1);
+        self.given_back.notify_one();
+    }
+}
+
+impl Drop for PoolShare {
+    fn drop(&mut self) {
+        CONNECTIONS.set(CONNECTIONS.get() - 1);
     }
 }
 
