@@ -55,7 +55,13 @@ impl Scene {
     /// A receiver into the destination that does not wait for long.
     #[must_use]
     pub fn receive(&self, ticket: &str) -> Run {
-        Run::receive(ticket, self.dest()).args(["--retry-for", "5"])
+        self.receive_retrying(ticket, 5)
+    }
+
+    /// A receiver into the destination that tries an unreachable sender again for so long.
+    #[must_use]
+    pub fn receive_retrying(&self, ticket: &str, seconds: u32) -> Run {
+        Run::receive(ticket, self.dest()).args(["--retry-for", &seconds.to_string()])
     }
 
     /// Checks that nothing beside the destination has changed.

@@ -150,6 +150,11 @@ impl Talk {
         }
     }
 
+    /// Writes something of the script's own into the log.
+    pub fn log_mark(&self, mark: &'static str) {
+        self.log.note(Seen::Mark(mark));
+    }
+
     /// Sends a frame.
     ///
     /// # Errors
