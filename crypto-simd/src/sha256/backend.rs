@@ -1,0 +1,166 @@
+//! Which kernels hash a batch, chosen once.
+//!
+//! A backend is a widest kernel and the kernels that take over when too few messages are left to fill it. Where each
+//! takes over was measured (`cargo bench -p crypto-simd -- crossover`), not guessed.
+
+use super::arch::{self, Kernel};
+use super::lanes::{self, Lanes, Messages};
+use crate::Digest;
+use std::sync::LazyLock;
+
+/// The environment variable that forces a backend: one of the names of [`Backend::supported`].
+pub const BACKEND_VARIABLE: &str = "CRYPTO_SIMD";
+
+/// A way of hashing that this CPU supports.
+#[derive(Clone, Copy)]
+pub struct Backend(&'static Plan);
+
+#[derive(Clone, Copy)]
+struct Plan {
+    name: &'static str,
+    sixteen: Option<Wide<16>>,
+    eight: Option<Wide<8>>,
+    two: Option<Kernel<2>>,
+    one: Kernel<1>,
+}
+
+/// A kernel and the fewest busy lanes with which it is the fastest.
+#[derive(Clone, Copy)]
+struct Wide<const N: usize> {
+    kernel: Kernel<N>,
+    fewest: usize,
+}
+
+/// A kernel of one of the widths.
+pub(super) enum Narrowing {
+    Sixteen(Kernel<16>),
+    Eight(Kernel<8>),
+    Two(Kernel<2>),
+    One(Kernel<1>),
+}
+
+/// Everything this CPU supports, fastest first.
+static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
+    let portable = Plan { name: "portable", sixteen: None, eight: None, two: None, one: arch::portable() };
+    let mut plans = Vec::new();
+    let narrow = match (arch::shani(), arch::armv8()) {
+        (Some((two, one)), _) => Some(Plan { name: "shani", two: Some(two), one, ..portable }),
+        (None, Some(one)) => Some(Plan { name: "armv8", one, ..portable }),
+        (None, None) => None,
+    };
+    if let Some(kernel) = arch::avx512() {
+        let fewest = if narrow.is_some() { 8 } else { 2 };
+        let narrow = narrow.as_ref().unwrap_or(&portable);
+        plans.push(Plan { name: "avx512", sixteen: Some(Wide { kernel, fewest }), ..*narrow });
+    }
+    plans.extend(narrow);
+    if let Some(kernel) = arch::avx2() {
+        plans.push(Plan { name: "avx2", eight: Some(Wide { kernel, fewest: 3 }), ..portable });
+    }
+    plans.push(portable);
+    plans
+});
+
+static ACTIVE: LazyLock<Backend> = LazyLock::new(|| match std::env::var(BACKEND_VARIABLE) {
+    Ok(name) => Backend::named(&name)
+        .unwrap_or_else(|| panic!("{BACKEND_VARIABLE}={name}: this CPU supports {:?}", Backend::supported())),
+    Err(_) => Backend(&PLANS[0]),
+});
+
+impl Backend {
+    /// The backend that the functions of this module use: the fastest, unless the environment variable
+    /// `CRYPTO_SIMD` named another when the first of them was called.
+    ///
+    /// # Panics
+    /// If `CRYPTO_SIMD` names no backend that this CPU supports.
+    #[must_use]
+    pub fn active() -> Self {
+        *ACTIVE
+    }
+
+    /// Every backend that this CPU supports, fastest first. The last is always `portable`.
+    #[must_use]
+    pub fn supported() -> Vec<Self> {
+        PLANS.iter().map(Self).collect()
+    }
+
+    /// The backend of this name, if the CPU supports it.
+    ///
+    /// - `avx512`: sixteen lanes, with the SHA extensions for the last few messages.
+    /// - `shani`: two interleaved streams through the SHA extensions.
+    /// - `avx2`: eight lanes, as on a CPU without the SHA extensions.
+    /// - `armv8`: the SHA-2 instructions of aarch64.
+    /// - `portable`: no instruction that the target does not guarantee.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        PLANS.iter().find(|plan| plan.name == name).map(Self)
+    }
+
+    /// The name that [`named`](Self::named) knows it by.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// [`hash_many`](super::hash_many) by this backend.
+    ///
+    /// # Panics
+    /// If the two slices differ in length.
+    pub fn hash_many(self, messages: &[&[u8]], digests: &mut [Digest]) {
+        assert_eq!(messages.len(), digests.len(), "one digest for each message");
+        let plan = self.0;
+        let mut feed = Messages::new(messages);
+        if let Some(wide) = plan.sixteen.filter(|wide| messages.len() >= wide.fewest) {
+            let mut rest = Lanes::run(wide.kernel, &mut feed, wide.fewest, digests);
+            plan.finish(&mut rest, digests);
+        } else if let Some(wide) = plan.eight.filter(|wide| messages.len() >= wide.fewest) {
+            let mut rest = Lanes::run(wide.kernel, &mut feed, wide.fewest, digests);
+            plan.finish(&mut rest, digests);
+        } else {
+            plan.finish(&mut feed, digests);
+        }
+    }
+
+    /// The kernel that hashes `count` messages of one length the fastest.
+    pub(super) fn kernel_for(self, count: usize) -> Narrowing {
+        let plan = self.0;
+        if let Some(wide) = plan.sixteen.filter(|wide| count >= wide.fewest) {
+            Narrowing::Sixteen(wide.kernel)
+        } else if let Some(wide) = plan.eight.filter(|wide| count >= wide.fewest) {
+            Narrowing::Eight(wide.kernel)
+        } else if let Some(two) = plan.two.filter(|_| count >= 2) {
+            Narrowing::Two(two)
+        } else {
+            Narrowing::One(plan.one)
+        }
+    }
+
+    /// The kernel for one message.
+    pub(super) fn one(self) -> Kernel<1> {
+        self.0.one
+    }
+
+    /// [`hash`](super::hash) by this backend.
+    #[must_use]
+    pub fn hash(self, message: &[u8]) -> Digest {
+        lanes::hash_one(self.0.one, message)
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl Plan {
+    /// Hashes what is left by the kernels for few messages.
+    fn finish<'m>(&self, feed: &mut impl lanes::Feed<'m>, digests: &mut [Digest]) {
+        if let Some(two) = self.two {
+            let mut last = Lanes::run(two, feed, 2, digests);
+            Lanes::run(self.one, &mut last, 1, digests);
+        } else {
+            Lanes::run(self.one, feed, 1, digests);
+        }
+    }
+}
