@@ -29,20 +29,15 @@ fn a_ticket_comes_as_argument_file_input_or_variable() {
     at.push(&path);
 
     let dest = |name: &str| place.dir.path().join(name);
-    let forms: [(&str, Box<dyn Fn() -> Run>); 4] = [
-        ("argument", Box::new(|| Run::receive(&ticket, dest("argument")))),
-        ("file", Box::new(|| Run::receive(&at, dest("file")))),
-        ("input", Box::new(|| Run::receive("-", dest("input")).stdin(format!("{ticket}\n")))),
-        (
-            "variable",
-            Box::new(|| {
-                let words = ["receive".into(), "--json".into(), dest("variable").into_os_string()];
-                Run::with(words).env("SEALIFT_TICKET", &ticket)
-            }),
-        ),
+    let by_variable = ["receive".into(), "--json".into(), dest("variable").into_os_string()];
+    let forms = [
+        ("argument", Run::receive(&ticket, dest("argument"))),
+        ("file", Run::receive(&at, dest("file"))),
+        ("input", Run::receive("-", dest("input")).stdin(format!("{ticket}\n"))),
+        ("variable", Run::with(by_variable).env("SEALIFT_TICKET", &ticket)),
     ];
     for (name, run) in forms {
-        let received = run().finish().expect(0);
+        let received = run.finish().expect(0);
         assert_same(&place.src, &dest(name), SpecialModes::Dropped);
         assert_silent_about(&ticket, &received);
     }
