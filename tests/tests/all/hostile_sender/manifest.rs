@@ -404,7 +404,7 @@ fn a12_rollbacks_and_forks_are_seen_after_a_reconnect_too() {
     for (case, then, why) in [
         ("rollback", second.clone(), "rollback: segment 1 was sent before"),
         ("fork", fork, "fork: two different segments are numbered 1"),
-        ("another history", forged(&forked_end), "segment 2 does not continue the chain"),
+        ("another history", forked_end, "segment 2 does not continue the chain"),
     ] {
         let before = [first.clone(), second.clone()];
         let control = async move |talk: &mut Talk| {
