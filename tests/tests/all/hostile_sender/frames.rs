@@ -67,6 +67,13 @@ fn range(file: u64, first: u32, count: u32) -> BlocksPrefix {
     }
 }
 
+fn closed_with(seen: &[Seen]) -> Option<CloseCode> {
+    seen.iter().find_map(|seen| match seen {
+        Seen::Close(close) => Some(close.code),
+        _ => None,
+    })
+}
+
 /// Checks every case in a thread of its own: their processes mostly wait.
 fn all_at_once<C: Send>(cases: Vec<C>, check: impl Fn(C) + Sync) {
     std::thread::scope(|scope| {
@@ -103,11 +110,7 @@ fn a15_frames_that_may_not_come_on_a_control_connection_end_it() {
 fn a15_a_sender_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
     for (case, bytes, _) in [&broken_control_frames()[0], &broken_control_frames()[4]] {
         let (_, seen) = meets_on_control(bytes.clone(), true);
-        let code = seen.iter().find_map(|seen| match seen {
-            Seen::Close(close) => Some(close.code),
-            _ => None,
-        });
-        assert_eq!(code, Some(CloseCode::Protocol), "{case}: {seen:?}");
+        assert_eq!(closed_with(&seen), Some(CloseCode::Protocol), "{case}: {seen:?}");
     }
 }
 
@@ -138,6 +141,14 @@ fn a15_a_greeting_that_is_none_ends_the_session() {
 }
 
 #[test]
+fn a15_a_sender_that_chooses_a_version_that_was_not_offered_is_closed_with_the_code_for_it() {
+    let body = Welcome { version: 99, session: SESSION, fetches_outstanding: 1 }.encode();
+    let (_, seen) =
+        meets_on_control(raw_frame(2, u32::try_from(body.len()).expect("short"), 0, &body), false);
+    assert_eq!(closed_with(&seen), Some(CloseCode::Version), "{seen:?}");
+}
+
+#[test]
 fn a15_no_common_version_is_said_as_such() {
     let (job, _) = job();
     let control = async |talk: &mut Talk| {
@@ -165,9 +176,12 @@ fn meets_on_data(
     (outcome, scene)
 }
 
+/// Makes the answer to a request for a range, of the right content.
+type Forge = fn(u64, BlocksPrefix, &[u8]) -> Vec<u8>;
+
 #[test]
 fn a15_frames_that_may_not_come_on_a_data_connection_end_the_transfer() {
-    let cases: [(&str, fn(u64, BlocksPrefix, &[u8]) -> Vec<u8>, &str); 15] = [
+    let cases: [(&str, Forge, &str); 15] = [
         ("too short", |id, range, right| blocks_frame(id, range, &right[1..]), "the wrong length"),
         ("too long", |id, range, right| blocks_frame(id, range, &[right, b"x"].concat()), "the wrong length"),
         ("no payload", |id, range, _| blocks_frame(id, range, b""), "the wrong length"),

@@ -53,11 +53,13 @@ fn c1_data_connections_that_open_and_close_for_ever_are_given_up() {
     let control = async move |talk: &mut Talk| talk.serve_manifest(&segments).await;
     let data = async |talk: &mut Talk| {
         talk.welcome().await?;
+        // Long enough to be taken for a connection.
+        tokio::time::timeout(Duration::from_millis(300), talk.hear_out()).await.unwrap_or_default();
         talk.hang_up().await
     };
     let sender = HostileSender::start(&job, control, data);
     let scene = Scene::new();
-    let run = scene.receive_retrying(sender.ticket(), 2).patience(Duration::from_secs(15));
+    let run = scene.receive_retrying(sender.ticket(), 2).patience(Duration::from_secs(20));
     let outcome = run.finish().expect(5);
     assert_plain(&outcome);
     scene.assert_dest_holds(&[]);
