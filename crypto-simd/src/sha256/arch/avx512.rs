@@ -5,6 +5,7 @@
 
 use super::State;
 use crate::sha256::rounds::{define_compress, eight_rounds, input, round};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Messages hashed at once.
@@ -20,10 +21,26 @@ const CHOOSE: i32 = 0b1100_1010;
 const MAJORITY: i32 = 0b1110_1000;
 
 impl Zmm {
+    /// The same value, computed in a way that the compiler does not know.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn opaque(self) -> Self {
+        let mut word = self.0;
+        // SAFETY: the text has no instruction.
+        unsafe { asm!("/* {0} */", inout(zmm_reg) word, options(pure, nomem, nostack, preserves_flags)) };
+        Self(word)
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn add(self, other: Self) -> Self {
         Self(_mm512_add_epi32(self.0, other.0))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn sub(self, other: Self) -> Self {
+        Self(_mm512_sub_epi32(self.0, other.0))
     }
 
     #[inline]
@@ -104,10 +121,9 @@ pub(super) unsafe fn compress(state: &mut State<LANES>, blocks: &[*const u8; LAN
 /// The CPU has AVX-512F and AVX-512BW, and each of `blocks` is valid for reads of 64 bytes.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn compress_pairs(state: &mut State<LANES>, blocks: &[*const u8; LANES]) {
-    // SAFETY: the caller vouches for 64 bytes behind each pointer.
-    let block = unsafe { load_blocks(blocks, 0) };
-    let words = compress_block(load_state(state), block);
-    store_state(state, compress_pair_padding(words));
+    // SAFETY: the caller vouches for 64 bytes behind each pointer, and the features are enabled here.
+    unsafe { compress(state, blocks, 1) };
+    store_state(state, compress_pair_padding(load_state(state)));
 }
 
 #[inline]
