@@ -52,10 +52,11 @@ impl Scene {
         self.dir.path().join("outside")
     }
 
-    /// A receiver into the destination that does not wait for long.
+    /// A receiver into the destination.
     #[must_use]
     pub fn receive(&self, ticket: &str) -> Run {
-        self.receive_retrying(ticket, 5)
+        // Enough for the first dial on a host with much else to do.
+        self.receive_retrying(ticket, 20)
     }
 
     /// A receiver into the destination that tries an unreachable sender again for so long.

@@ -69,7 +69,7 @@ impl Served {
     /// An honest receiver gets everything.
     fn assert_serves(&self) {
         let dest = tempfile::tempdir().expect("there is room");
-        let outcome = self.sender.receive(dest.path(), &["--retry-for", "10"]).expect(0);
+        let outcome = self.sender.receive(dest.path(), &["--retry-for", "20"]).expect(0);
         assert_eq!(outcome.total("files"), FILES.len() as u64);
         assert_complete(dest.path());
     }

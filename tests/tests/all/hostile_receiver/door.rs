@@ -56,7 +56,7 @@ fn a16_a_crowd_of_idle_connections_harms_neither_a_running_session_nor_a_new_one
             let ticket = served.ticket().to_owned();
             let honest = std::thread::spawn(move || {
                 let dest = tempfile::tempdir().expect("there is room");
-                let outcome = Receive::run(&ticket, dest.path(), &["--retry-for", "10"]).expect(0);
+                let outcome = Receive::run(&ticket, dest.path(), &["--retry-for", "20"]).expect(0);
                 assert_eq!(outcome.total("files"), FILES.len() as u64);
                 assert_complete(dest.path());
             });
@@ -77,7 +77,7 @@ fn a17_without_the_jobs_key_nothing_is_served_and_the_exit_code_says_so() {
     let wrong_secret = Ticket { ro_secret: Job::random().ro(), ..ticket.clone() }.encode().to_string();
     for (case, text) in [("no key", no_key), ("another job's", others_key), ("half of it", wrong_secret)] {
         let dest = tempfile::tempdir().expect("there is room");
-        let outcome = Receive::run(&text, dest.path(), &["--retry-for", "5"]);
+        let outcome = Receive::run(&text, dest.path(), &["--retry-for", "20"]);
         assert_plain(&outcome);
         assert_eq!(outcome.code, Some(4), "{case}: {outcome:#?}");
         assert!(outcome.message().contains("not authorized"), "{case}: {}", outcome.message());
@@ -86,7 +86,7 @@ fn a17_without_the_jobs_key_nothing_is_served_and_the_exit_code_says_so() {
     // The right secret opens the session, and the manifest is not signed by the key that was given.
     let wrong_verify = Ticket { verify_key: Job::random().verify_key(), ..ticket }.encode().to_string();
     let dest = tempfile::tempdir().expect("there is room");
-    let outcome = Receive::run(&wrong_verify, dest.path(), &["--retry-for", "5"]).expect(1);
+    let outcome = Receive::run(&wrong_verify, dest.path(), &["--retry-for", "20"]).expect(1);
     assert!(outcome.message().contains("another job"), "{outcome:#?}");
     let told = served.assert_unharmed();
     assert_eq!(told.named("connected").count(), 2, "strangers are not announced as receivers: {told:#?}");

@@ -211,7 +211,7 @@ fn a13_receivers_that_take_nothing_do_not_starve_others() {
             });
         });
         is_ready.recv().expect("it hoards");
-        let outcome = sender.receive(dir.path().join("dest"), &["--retry-for", "10"]).expect(0);
+        let outcome = sender.receive(dir.path().join("dest"), &["--retry-for", "20"]).expect(0);
         assert_eq!(outcome.total("bytes"), BYTES as u64);
         drop(release);
         hoarding.join().expect("it hoarded");

@@ -122,8 +122,8 @@ fn a10_a_manifest_that_breaks_off_is_waited_for_and_then_given_up() {
     let sender =
         HostileSender::start(&job, control, async move |talk: &mut Talk| talk.serve_honestly(&serving).await);
     let scene = Scene::new();
-    let run = scene.receive_retrying(sender.ticket(), 1);
-    let outcome = run.patience(Duration::from_secs(40)).finish().expect(5);
+    let run = scene.receive_retrying(sender.ticket(), 5);
+    let outcome = run.patience(Duration::from_secs(60)).finish().expect(5);
     assert_plain(&outcome);
     assert_eq!(scene.dest_paths().len(), 100, "what was whole stays");
 }
