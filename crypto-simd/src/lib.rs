@@ -3,6 +3,7 @@
 //! Owns: hashing many independent messages at once ([`sha256`]) and hashing the blocks of a file as
 //! BLAKE3 subtrees ([`blake3`]). Never does I/O, never is asynchronous, knows nothing of Sealift's formats.
 
+pub mod aead;
 pub mod blake3;
 pub mod sha256;
 
