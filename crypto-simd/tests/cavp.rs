@@ -12,7 +12,11 @@ const MONTE: &str = include_str!("vectors/sha256/SHA256Monte.rsp");
 
 /// The values of all lines `name = value`, in order.
 fn values<'a>(file: &'a str, name: &str) -> Vec<&'a str> {
-    file.lines().filter_map(|line| line.split_once(" = ")).filter(|(n, _)| *n == name).map(|(_, v)| v).collect()
+    file.lines()
+        .filter_map(|line| line.split_once(" = "))
+        .filter(|(n, _)| *n == name)
+        .map(|(_, v)| v)
+        .collect()
 }
 
 fn digests(file: &str) -> Vec<Digest> {

@@ -23,7 +23,8 @@ impl Guarded {
             let flags = MapFlags::PRIVATE;
             let base = mmap_anonymous(std::ptr::null_mut(), length + 2 * page, ProtFlags::empty(), flags)
                 .expect("a mapping");
-            mprotect(base.byte_add(page), length, MprotectFlags::READ | MprotectFlags::WRITE).expect("mapped");
+            mprotect(base.byte_add(page), length, MprotectFlags::READ | MprotectFlags::WRITE)
+                .expect("mapped");
             base.cast::<u8>()
         };
         let mut this = Self { base, page, length };

@@ -1,7 +1,7 @@
 //! One runner for all backends: whatever a test asks, it asks of every backend that the CPU has.
 
 use crypto_simd::Digest;
-use crypto_simd::sha256::{Backend, PairHasher, hash, hash_many};
+use crypto_simd::sha256::{Backend, PairHasher, hash, hash_many, par_hash_many};
 use proptest::prelude::*;
 use sha2::Digest as _;
 
@@ -83,6 +83,31 @@ fn one_long_message_among_short_ones() {
             }
         }
     });
+}
+
+#[test]
+#[cfg(not(miri))]
+fn batches_on_all_threads() {
+    let data = noise(200_000, 5);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().expect("five threads");
+    // Many of one block, a few long ones, a mixture; one too small to share.
+    let batches: [Vec<&[u8]>; 4] = [
+        (0..20_000).map(|i| &data[i..i + i % 130]).collect(),
+        (0..7).map(|i| &data[i..]).collect(),
+        (0..300).map(|i| &data[i..i + (i * 7_919) % 150_000]).collect(),
+        vec![b"abc"; 40],
+    ];
+    for messages in batches {
+        let expected: Vec<Digest> = messages.iter().map(|message| oracle(message)).collect();
+        for_each_backend(|backend| {
+            let mut digests = vec![[0xa5; 32]; messages.len()];
+            pool.install(|| backend.par_hash_many(&messages, &mut digests));
+            assert_eq!(digests, expected, "{backend:?}");
+        });
+        let mut digests = vec![[0xa5; 32]; messages.len()];
+        par_hash_many(&messages, &mut digests);
+        assert_eq!(digests, expected);
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! takes over was measured (`cargo bench -p crypto-simd -- crossover`), not guessed.
 
 use super::arch::{self, Kernel};
-use super::lanes::{self, Lanes, Messages};
+use super::lanes::{self, Feed, Lanes, Messages};
+use super::queue::{self, Queue};
 use crate::Digest;
 use std::sync::LazyLock;
 
@@ -108,16 +109,33 @@ impl Backend {
     /// If the two slices differ in length.
     pub fn hash_many(self, messages: &[&[u8]], digests: &mut [Digest]) {
         assert_eq!(messages.len(), digests.len(), "one digest for each message");
+        let mut order = [0; queue::ORDERED];
+        let queue = Queue::new(messages, &mut order);
+        self.hash_from(&mut Messages::new(queue), messages.len(), &mut |index, digest| {
+            digests[index] = digest
+        });
+    }
+
+    /// Hashes all that comes from `feed`, which is `count` messages or fewer.
+    pub(super) fn hash_from<'m>(
+        self,
+        feed: &mut impl Feed<'m>,
+        count: usize,
+        done: &mut impl FnMut(usize, Digest),
+    ) {
         let plan = self.0;
-        let mut feed = Messages::new(messages);
-        if let Some(wide) = plan.sixteen.filter(|wide| messages.len() >= wide.fewest) {
-            let mut rest = Lanes::run(wide.kernel, &mut feed, wide.fewest, digests);
-            plan.finish(&mut rest, digests);
-        } else if let Some(wide) = plan.eight.filter(|wide| messages.len() >= wide.fewest) {
-            let mut rest = Lanes::run(wide.kernel, &mut feed, wide.fewest, digests);
-            plan.finish(&mut rest, digests);
-        } else {
-            plan.finish(&mut feed, digests);
+        match self.kernel_for(count) {
+            Narrowing::Sixteen(kernel) => {
+                let fewest = plan.sixteen.map_or(1, |wide| wide.fewest);
+                let mut rest = Lanes::run(kernel, feed, fewest, done);
+                plan.finish(&mut rest, done);
+            }
+            Narrowing::Eight(kernel) => {
+                let fewest = plan.eight.map_or(1, |wide| wide.fewest);
+                let mut rest = Lanes::run(kernel, feed, fewest, done);
+                plan.finish(&mut rest, done);
+            }
+            Narrowing::Two(_) | Narrowing::One(_) => plan.finish(feed, done),
         }
     }
 
@@ -155,12 +173,12 @@ impl std::fmt::Debug for Backend {
 
 impl Plan {
     /// Hashes what is left by the kernels for few messages.
-    fn finish<'m>(&self, feed: &mut impl lanes::Feed<'m>, digests: &mut [Digest]) {
+    fn finish<'m>(&self, feed: &mut impl Feed<'m>, done: &mut impl FnMut(usize, Digest)) {
         if let Some(two) = self.two {
-            let mut last = Lanes::run(two, feed, 2, digests);
-            Lanes::run(self.one, &mut last, 1, digests);
+            let mut last = Lanes::run(two, feed, 2, done);
+            Lanes::run(self.one, &mut last, 1, done);
         } else {
-            Lanes::run(self.one, feed, 1, digests);
+            Lanes::run(self.one, feed, 1, done);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! and those buffers is read.
 
 use super::arch::{Kernel, State};
+use super::queue::Queue;
 use super::rounds::INITIAL;
 use crate::Digest;
 
@@ -33,7 +34,7 @@ impl<'m> Lane<'m> {
     }
 
     /// Takes a new message.
-    fn start(&mut self, message: &'m [u8], index: usize) {
+    pub(super) fn start(&mut self, message: &'m [u8], index: usize) {
         let (body, rest) = message.split_at(message.len() / BLOCK_BYTES * BLOCK_BYTES);
         self.body = body;
         self.index = index;
@@ -74,23 +75,23 @@ pub(super) trait Feed<'m> {
     fn next(&mut self, lane: &mut Lane<'m>) -> Option<[u32; 8]>;
 }
 
-/// Messages not begun yet, in order.
+/// Messages to be hashed by one thread.
 pub(super) struct Messages<'a, 'm> {
-    messages: &'a [&'m [u8]],
+    queue: Queue<'a, 'm>,
     next: usize,
 }
 
 impl<'a, 'm> Messages<'a, 'm> {
-    pub(super) fn new(messages: &'a [&'m [u8]]) -> Self {
-        Self { messages, next: 0 }
+    pub(super) fn new(queue: Queue<'a, 'm>) -> Self {
+        Self { queue, next: 0 }
     }
 }
 
 impl<'m> Feed<'m> for Messages<'_, 'm> {
     fn next(&mut self, lane: &mut Lane<'m>) -> Option<[u32; 8]> {
-        let message = self.messages.get(self.next)?;
-        lane.start(message, self.next);
+        let (index, message) = self.queue.get(self.next)?;
         self.next += 1;
+        lane.start(message, index);
         Some(INITIAL)
     }
 }
@@ -102,13 +103,13 @@ pub(super) struct Lanes<'m, const N: usize> {
 }
 
 impl<'m, const N: usize> Lanes<'m, N> {
-    /// Hashes everything from `feed`, except that when it has no more and fewer than `fewest` lanes are busy, those
+    /// Hashes everything from `feed` and tells `done` of each message's place and digest, except that when it has no more and fewer than `fewest` lanes are busy, those
     /// are left as they are.
     pub(super) fn run(
         kernel: Kernel<N>,
         feed: &mut impl Feed<'m>,
         fewest: usize,
-        digests: &mut [Digest],
+        done: &mut impl FnMut(usize, Digest),
     ) -> Self {
         let mut this = Self { state: State::splat(&INITIAL), lanes: [Lane::IDLE; N] };
         let mut busy = 0;
@@ -140,7 +141,7 @@ impl<'m, const N: usize> Lanes<'m, N> {
                 }
                 this.lanes[i].advance(count);
                 if this.lanes[i].is_idle() {
-                    digests[this.lanes[i].index] = to_digest(&this.state.lane(i));
+                    done(this.lanes[i].index, to_digest(&this.state.lane(i)));
                     if !this.refill(i, feed) {
                         busy -= 1;
                     }
@@ -161,7 +162,9 @@ impl<'m, const N: usize> Lanes<'m, N> {
 
 impl<'m, const N: usize> Feed<'m> for Lanes<'m, N> {
     fn next(&mut self, lane: &mut Lane<'m>) -> Option<[u32; 8]> {
-        let i = self.lanes.iter().position(|lane| !lane.is_idle())?;
+        // The longest first, so that the last to be left alone has the least to go.
+        let busy = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.is_idle());
+        let (i, _) = busy.max_by_key(|(_, lane)| lane.body.len())?;
         *lane = std::mem::replace(&mut self.lanes[i], Lane::IDLE);
         Some(self.state.lane(i))
     }
