@@ -221,8 +221,13 @@ impl OtherUser {
     }
 
     pub(crate) fn run(&self, run: Run) -> Run {
+        self.run_after(run, &[])
+    }
+
+    /// Through another program, while that still has all rights.
+    pub(crate) fn run_after(&self, run: Run, first: &[&str]) -> Run {
         let setpriv = std::iter::once("setpriv").chain(UNPRIVILEGED);
-        run.program(&self.program).wrapped(setpriv)
+        run.program(&self.program).wrapped(first.iter().copied().chain(setpriv))
     }
 
     /// Makes a directory that belongs to that user.
