@@ -1,6 +1,7 @@
 //! How a run ends when it does not succeed: one family for each exit code, and the text for people.
 
 use sealift_net::{DialError, DialErrorKind};
+use sealift_proto::wire::CloseCode;
 use std::process::ExitCode;
 
 /// Why a run ended.
@@ -13,8 +14,13 @@ pub enum RunError {
     #[error("{0}")]
     Failed(String),
     /// The peer broke its promises (bad signature, wrong blocks, broken protocol): exit code 1.
-    #[error("the sender cannot be trusted, so the transfer was stopped: {0}")]
-    Hostile(String),
+    #[error("the sender cannot be trusted, so the transfer was stopped: {what}")]
+    Hostile {
+        /// What the session is closed with.
+        code: CloseCode,
+        /// What it did.
+        what: String,
+    },
     /// The key does not open the peer's job: exit code 4.
     #[error("not authorized: {0}\nIs the ticket the newest one, and the sender still running with it?")]
     NotAuthorized(String),
@@ -40,7 +46,7 @@ impl RunError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Hostile(_) | Self::Interrupted => 1,
+            Self::Failed(_) | Self::Hostile { .. } | Self::Interrupted => 1,
             Self::Usage(_) => 2,
             Self::NotAuthorized(_) => 4,
             Self::Unreachable(_) => 5,

@@ -1,4 +1,5 @@
 //! The `sealift` binary.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -7,11 +7,11 @@
 pub const BLOCK_LOG2_MIN: u8 = 15;
 /// The largest block, as a power of two: 16 MiB.
 pub const BLOCK_LOG2_MAX: u8 = 24;
-/// Blocks in one file. With the largest block this allows files of 64 TiB.
-pub const FILE_BLOCKS_MAX: u32 = 1 << 22;
+/// Blocks in one file. With the largest block this allows files of 16 TiB.
+pub const FILE_BLOCKS_MAX: u32 = 1 << 20;
 /// The size of the largest file, in bytes.
 pub const FILE_BYTES_MAX: u64 = (FILE_BLOCKS_MAX as u64) << BLOCK_LOG2_MAX;
-/// A file is given the smallest block with which it has at most this many.
+/// A file is given the smallest block with which it has at most this many; only one of the largest blocks has more.
 pub const FILE_BLOCKS_AIM: u64 = 1 << 16;
 
 /// Bytes in a path, as `PATH_MAX` has it.
@@ -32,7 +32,7 @@ pub const MANIFEST_ENTRIES_MAX: u64 = 32 << 20;
 /// Files whose hash lists are still growing, at one time.
 pub const MANIFEST_OPEN_FILES_MAX: usize = 64;
 /// Hashes of files that are not sealed yet, together; bounds what a writer can make a reader keep.
-pub const MANIFEST_OPEN_HASHES_MAX: usize = 2 * FILE_BLOCKS_MAX as usize;
+pub const MANIFEST_OPEN_HASHES_MAX: usize = FILE_BLOCKS_MAX as usize;
 /// Block hashes in one record.
 pub const RECORD_HASHES_MAX: usize = 4096;
 /// Holes in one record.

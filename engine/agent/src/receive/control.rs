@@ -10,7 +10,7 @@ use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, PING_INT
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::session::{Purpose, Role, Session, check_welcome, hello};
 use sealift_proto::ticket::Address;
-use sealift_proto::wire::{Channel, Close, FrameKind, Welcome};
+use sealift_proto::wire::{Channel, Close, CloseCode, FrameKind, Welcome};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -38,8 +38,8 @@ pub enum Heard {
     Failed(DialError),
     /// The sender showed in its first answer that it does not take the key.
     Rejected,
-    /// The sender broke the protocol.
-    Broken(String),
+    /// The sender broke the protocol, and was told so with this code.
+    Broken(CloseCode, String),
 }
 
 /// A frame to be written.
@@ -62,10 +62,12 @@ pub async fn run(
                 return;
             }
             let (alive, silence) = mpsc::channel(1);
-            tokio::select! {
+            let last = tokio::select! {
                 last = read(&mut reader, session, number, &events, alive) => last,
                 last = write(&mut writer, outbox, silence) => last,
-            }
+            };
+            close_if_broken(&last, &mut writer).await;
+            last
         }
     };
     // The coordinator may have ended.
@@ -89,13 +91,36 @@ async fn open(dialer: &Dialer, addresses: &[Address], next_segment: SegmentSeq) 
             return Err(Heard::Closed(Close::decode(&body).map_err(broken)?));
         }
         let welcome = Welcome::decode(&body).map_err(broken)?;
-        check_welcome(&welcome).map_err(|_| broken("a version was chosen that was not offered"))?;
+        check_welcome(&welcome)
+            .map_err(|code| Heard::Broken(code, "a version was chosen that was not offered".into()))?;
         Ok(welcome)
     };
-    let welcome = timeout(Duration::from_millis(HANDSHAKE_TIMEOUT_MS), greet)
+    let greeted = timeout(Duration::from_millis(HANDSHAKE_TIMEOUT_MS), greet)
         .await
-        .unwrap_or_else(|_| Err(Heard::Lost("the sender did not answer in time".into())))?;
-    Ok((address, welcome, session, reader, writer))
+        .unwrap_or_else(|_| Err(Heard::Lost("the sender did not answer in time".into())));
+    match greeted {
+        Ok(welcome) => Ok((address, welcome, session, reader, writer)),
+        Err(heard) => {
+            close_if_broken(&heard, &mut writer).await;
+            Err(heard)
+        }
+    }
+}
+
+async fn close_if_broken(heard: &Heard, writer: &mut FrameWriter<ConnectionWriter>) {
+    if let Heard::Broken(code, reason) = heard {
+        close(writer, Close { code: *code, reason: reason.clone() }).await;
+    }
+}
+
+/// Tells the sender why, if it still listens, and ends the stream in order.
+pub async fn close(writer: &mut FrameWriter<ConnectionWriter>, close: Close) {
+    let said = async {
+        writer.send(FrameKind::Close, 0, &close.encode()).await?;
+        writer.shutdown().await
+    };
+    // The sender may be gone, or not read: then there is nobody to tell.
+    let _ = timeout(Duration::from_secs(2), said).await;
 }
 
 async fn read(
@@ -181,5 +206,5 @@ fn from_read(error: ReadError) -> Heard {
 }
 
 fn broken(error: impl std::fmt::Display) -> Heard {
-    Heard::Broken(error.to_string())
+    Heard::Broken(CloseCode::Protocol, error.to_string())
 }

@@ -11,16 +11,17 @@ use crate::error::{Finish, RunError};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
 use sealift_net::{Backoff, DialErrorKind, Dialer};
-use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, FETCHES_OUTSTANDING_MAX};
+use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Close, CloseCode, Credit, Finished, FrameKind};
 use sealift_store::{Durability, IoWorkers, Replica};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Segments asked for ahead.
@@ -59,6 +60,8 @@ pub struct Coordinator {
     next_connection: u32,
     transfer: Transfer,
     publishing: bool,
+    /// Jobs on the workers.
+    workers_jobs: JoinSet<()>,
 }
 
 /// The control connection.
@@ -70,9 +73,24 @@ struct Link {
     backoff: Backoff,
     /// Segments that were asked for and have not come.
     credit: u32,
-    /// Since when nothing can be fetched.
+    /// Segments that have come and are not taken up yet; with `credit` at most [`CREDIT_AIM`].
+    segments: VecDeque<Vec<u8>>,
+    /// Since when the link is open, and whether any of the manifest came over it.
+    open_since: Instant,
+    has_given: bool,
+    /// Since when nothing comes.
     down_since: Option<Instant>,
     last_failure: String,
+}
+
+impl Link {
+    /// The control connection is over. What came over it and was not taken up comes again over the next.
+    fn shut(&mut self) {
+        self.outbox = None;
+        self.open = None;
+        self.credit = 0;
+        self.segments.clear();
+    }
 }
 
 /// A place for a data connection.
@@ -88,7 +106,15 @@ enum Slot {
 struct DataConnection {
     jobs: mpsc::Sender<FetchJob>,
     heard_ms: Arc<AtomicU64>,
-    up: bool,
+    /// Since when it is ready for fetches.
+    up_ms: Option<u64>,
+}
+
+impl DataConnection {
+    /// Whether any answer has come over it.
+    fn has_given(&self) -> bool {
+        self.up_ms.is_some_and(|up| self.heard_ms.load(Ordering::Relaxed) > up)
+    }
 }
 
 impl Coordinator {
@@ -122,6 +148,9 @@ impl Coordinator {
                 redial_at: Some(now),
                 backoff: Backoff::new(),
                 credit: 0,
+                segments: VecDeque::new(),
+                open_since: now,
+                has_given: false,
                 down_since: Some(now),
                 last_failure: "no address of the ticket was tried".into(),
             },
@@ -131,6 +160,7 @@ impl Coordinator {
             next_connection: 0,
             transfer,
             publishing: false,
+            workers_jobs: JoinSet::new(),
         }
     }
 
@@ -142,7 +172,7 @@ impl Coordinator {
         let received = self.receive().await;
         if let Err(error) = &received {
             let code = match error {
-                RunError::Hostile(_) => CloseCode::BadManifest,
+                RunError::Hostile { code, .. } => *code,
                 _ => CloseCode::Internal,
             };
             self.farewell(FrameKind::Close, Close { code, reason: error.to_string() }.encode()).await;
@@ -151,10 +181,19 @@ impl Coordinator {
         self.finish().await
     }
 
+    /// Ends everything that still writes to staging, and waits until it has.
+    pub async fn shut_down(self) {
+        let Self { mut workers_jobs, events, shards, transfer, .. } = self;
+        drop(events);
+        drop(shards);
+        while workers_jobs.join_next().await.is_some() {}
+        drop(transfer);
+    }
+
     async fn receive(&mut self) -> Result<(), RunError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.transfer.is_complete() {
+        while !self.transfer.is_complete() || !self.link.segments.is_empty() {
             tokio::select! {
                 Some(event) = self.events.recv() => {
                     self.handle(event)?;
@@ -176,8 +215,7 @@ impl Coordinator {
             Event::DataUp(id) => {
                 let now = self.now_ms();
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.up = true;
-                    self.data_backoff.reset();
+                    connection.up_ms = Some(now);
                     connection.heard_ms.store(now, Ordering::Relaxed);
                     self.transfer.puller.connect(id, now);
                 }
@@ -185,6 +223,7 @@ impl Coordinator {
             Event::DataDown(id, down) => self.data_down(id, down)?,
             Event::Fetched(fetched) => {
                 let now = self.now_ms();
+                self.data_backoff.reset();
                 self.transfer.fetched(fetched, now)?;
             }
             Event::Looked(found) => self.transfer.looked(found),
@@ -201,22 +240,34 @@ impl Coordinator {
         match heard {
             Heard::Open { address, welcome } => {
                 self.link.open = Some((address, welcome.session));
-                self.link.backoff.reset();
+                self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
                 let now = Instant::now();
+                self.link.open_since = now;
+                self.link.has_given = false;
                 self.slots = (0..self.options.connections).map(|_| Slot::Free(now)).collect();
                 self.reporter.tell(&Told::Connected { peer: address.to_string() });
             }
             Heard::Segment(bytes) => {
                 if self.link.credit == 0 {
-                    return Err(RunError::Hostile("more of the manifest came than was asked for".into()));
+                    let what = "more of the manifest came than was asked for".to_owned();
+                    return Err(RunError::Hostile { code: CloseCode::Flood, what });
                 }
                 self.link.credit -= 1;
-                self.transfer.segment(&bytes)?;
+                self.link.segments.push_back(bytes);
+                self.link.has_given = true;
+                self.link.backoff.reset();
             }
-            Heard::Closed(Close { code, reason }) => return self.closed(code, &reason),
+            Heard::Closed(Close { code, reason }) => {
+                self.link.outbox = None;
+                return self.closed(code, &reason);
+            }
             Heard::Lost(reason) => self.link_lost(reason),
-            Heard::Broken(reason) => return Err(RunError::Hostile(reason)),
+            Heard::Broken(code, what) => {
+                self.link.shut();
+                return Err(RunError::Hostile { code, what });
+            }
             Heard::Rejected => {
+                self.link.shut();
                 return Err(RunError::NotAuthorized("the sender does not take this key".into()));
             }
             Heard::Failed(error) => match error.kind() {
@@ -236,23 +287,27 @@ impl Coordinator {
                 Ok(())
             }
             CloseCode::ShuttingDown => {
+                self.link.shut();
                 Err(RunError::Unreachable("the sender was stopped before everything was here".into()))
             }
             CloseCode::Version => {
+                self.link.shut();
                 Err(RunError::Failed(format!("the sender speaks another version of the protocol: {reason}")))
             }
-            _ => Err(RunError::Failed(format!("the sender closed the session ({code:?}): {reason}"))),
+            _ => {
+                self.link.shut();
+                Err(RunError::Failed(format!("the sender closed the session ({code:?}): {reason}")))
+            }
         }
     }
 
     /// The session is over; it is dialled again later.
     fn link_lost(&mut self, reason: String) {
-        if self.link.open.take().is_some() {
+        if self.link.open.is_some() {
             let message = format!("the connection was lost ({reason}); trying again");
             self.reporter.tell(&Told::Warning { message });
         }
-        self.link.outbox = None;
-        self.link.credit = 0;
+        self.link.shut();
         self.link.redial_at = Some(Instant::now() + self.link.backoff.next_delay(random()));
         self.link.last_failure = reason;
         self.slots.clear();
@@ -268,7 +323,7 @@ impl Coordinator {
         self.transfer.puller.disconnect(id);
         let refused = is_busy(&down);
         match down {
-            Down::Broken(reason) => return Err(RunError::Hostile(reason)),
+            Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
             Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
             Down::Lost(reason) => self.link.last_failure = reason,
         }
@@ -288,6 +343,7 @@ impl Coordinator {
     fn tick(&mut self) -> Result<(), RunError> {
         self.reporter.tell(&self.transfer.progress());
         self.transfer.give_up_waiting();
+        while self.workers_jobs.try_join_next().is_some() {}
         let now = Instant::now();
         if self.link.redial_at.is_some_and(|at| at <= now) {
             self.dial();
@@ -298,14 +354,28 @@ impl Coordinator {
         for id in self.transfer.puller.silent(self.now_ms()) {
             self.data_down(id, Down::Lost("the connection is silent".into()))?;
         }
-        let connected = self.connections.values().any(|connection| connection.up);
-        let in_contact = self.link.open.is_some() && (connected || self.transfer.puller.is_idle());
+        self.check_contact(now)
+    }
+
+    /// Gives up once nothing has come for too long: no answers while some are owed, and no manifest either.
+    fn check_contact(&mut self, now: Instant) -> Result<(), RunError> {
+        let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
+        let is_open = self.link.open.is_some();
+        let in_contact = is_open
+            && if self.transfer.puller.is_idle() {
+                self.link.has_given || now.duration_since(self.link.open_since) >= dead
+            } else {
+                self.connections.values().any(DataConnection::has_given)
+            };
         if in_contact {
             self.link.down_since = None;
             return Ok(());
         }
         let since = *self.link.down_since.get_or_insert(now);
-        if now.duration_since(since) >= self.options.retry_for {
+        // A dial in progress, and a connection that is not yet known to be dead, are waited for.
+        let dialling = !is_open && self.link.redial_at.is_none();
+        let patience = self.options.retry_for + if is_open { dead } else { Duration::ZERO };
+        if !dialling && now.duration_since(since) >= patience {
             return Err(RunError::Unreachable(self.link.last_failure.clone()));
         }
         Ok(())
@@ -328,6 +398,11 @@ impl Coordinator {
 
     /// Starts whatever can be started.
     async fn advance(&mut self) -> Result<(), RunError> {
+        while self.transfer.wants_segments()
+            && let Some(segment) = self.link.segments.pop_front()
+        {
+            self.transfer.segment(&segment)?;
+        }
         if self.link.open.is_some() {
             self.grant_credit();
             for reject in std::mem::take(&mut self.transfer.rejects) {
@@ -344,10 +419,11 @@ impl Coordinator {
 
     fn grant_credit(&mut self) {
         const { assert!(CREDIT_AIM <= CREDIT_SEGMENTS_MAX) };
+        let waiting = u32::try_from(self.link.segments.len()).expect("at most CREDIT_AIM");
         // In halves, so that credit is not granted segment by segment.
-        if self.link.credit <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
-            let segments = CREDIT_AIM - self.link.credit;
-            self.link.credit = CREDIT_AIM;
+        if self.link.credit + waiting <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
+            let segments = CREDIT_AIM - self.link.credit - waiting;
+            self.link.credit += segments;
             self.say(FrameKind::Credit, Credit { segments }.encode());
         }
     }
@@ -385,7 +461,7 @@ impl Coordinator {
                 started: self.started,
             };
             self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
-            self.connections.insert(id, DataConnection { jobs, heard_ms, up: false });
+            self.connections.insert(id, DataConnection { jobs, heard_ms, up_ms: None });
             self.slots[index] = Slot::Taken(id);
         }
         Ok(())
@@ -399,7 +475,7 @@ impl Coordinator {
             self.transfer.jobs += 1;
             let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
             let workers = self.workers.clone();
-            tokio::spawn(async move {
+            self.workers_jobs.spawn(async move {
                 let job = move || {
                     let found = local::look(&replica, algorithm, &looks);
                     looks.iter().map(|look| look.id).zip(found).collect()
@@ -419,7 +495,7 @@ impl Coordinator {
             match preparation {
                 Preparation::Stage(large) => {
                     let workers = self.workers.clone();
-                    tokio::spawn(async move {
+                    self.workers_jobs.spawn(async move {
                         let id = large.id;
                         let staged = workers.run(move || local::stage(&replica, &large)).await;
                         let prepared = match staged {
@@ -460,7 +536,7 @@ impl Coordinator {
         let (replica, events, workers) =
             (Arc::clone(&self.replica), self.events_in.clone(), self.workers.clone());
         let (durability, verify) = (self.options.durability, self.options.verify);
-        tokio::spawn(async move {
+        self.workers_jobs.spawn(async move {
             let job = move || place::publish(&replica, algorithm, durability, verify, batch);
             let _ = events.send(Event::Placed(workers.run(job).await)).await;
         });
@@ -469,7 +545,7 @@ impl Coordinator {
     fn send_fetches(&mut self) {
         // In turn, so that no connection takes what the others could.
         let mut open: Vec<ConnectionId> =
-            self.connections.iter().filter(|(_, c)| c.up).map(|(id, _)| *id).collect();
+            self.connections.iter().filter(|(_, c)| c.up_ms.is_some()).map(|(id, _)| *id).collect();
         while !open.is_empty() {
             open.retain(|&id| match self.transfer.next_fetch(id) {
                 // The mailbox holds as many as may be unanswered; a closed one is about to be told.
@@ -534,7 +610,7 @@ impl Coordinator {
                 self.link.outbox = None;
             }
             while let Some(event) = self.events.recv().await {
-                if let Event::Control(number, Heard::Closed(_) | Heard::Lost(_) | Heard::Broken(_)) = event
+                if let Event::Control(number, Heard::Closed(_) | Heard::Lost(_) | Heard::Broken(..)) = event
                     && number == self.link.number
                 {
                     return;

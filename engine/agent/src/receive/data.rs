@@ -5,6 +5,7 @@
 //! time; when the pool runs dry the connection is not read, and the sender waits.
 
 use super::Event;
+use super::control::close;
 use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, ReadError};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm};
@@ -182,10 +183,14 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
         Down::Lost("given up".into())
     };
     let answers = Answers { io, task, due: &due, session, open: Rc::default() };
-    tokio::select! {
+    let down = tokio::select! {
         down = asking => down,
         down = answers.read(&mut reader) => down,
+    };
+    if let Down::Broken(reason) = &down {
+        close(&mut writer, Close { code: CloseCode::Protocol, reason: reason.clone() }).await;
     }
+    down
 }
 
 type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>, Session);

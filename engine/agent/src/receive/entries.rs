@@ -43,6 +43,8 @@ pub struct FileEntry {
     pub asked: u32,
     /// Bytes of the blocks in place.
     pub placed_bytes: u64,
+    /// Whether the file at its place is another entry's too, and must not be kept as it is.
+    pub is_shared: bool,
 }
 
 /// How far a file is.
@@ -76,6 +78,7 @@ impl FileEntry {
             stage: Stage::Announced,
             asked: 0,
             placed_bytes: 0,
+            is_shared: false,
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Look {
 pub enum Found {
     /// The same content; it has the right metadata now.
     Same,
+    /// The same content, in a file that has further names: whether it may stay depends on who else claims it.
+    Linked(FileStat),
     /// Nothing that helps.
     Nothing,
     /// A regular file, which may share blocks.
@@ -78,6 +80,7 @@ fn look_into(
         return different;
     }
     match same_content(replica, algorithm, look, stat, hashes, buffer) {
+        Ok(true) if stat.links > 1 => Found::Linked(*stat),
         Ok(true) => {
             let (mode, mtime) = look.metadata;
             match replica.update_metadata(&look.path, stat, mode, mtime) {
@@ -113,7 +116,7 @@ fn same_content(
     Ok(look.layout.blocks() == 0 || found == hashes)
 }
 
-/// A large file that may be here in part.
+/// A file that may be here in part.
 pub struct Large {
     /// Its number.
     pub id: FileId,
@@ -127,12 +130,25 @@ pub struct Large {
     pub holes: Arc<[Range<u64>]>,
     /// Its mode and mtime.
     pub metadata: (u32, Timestamp),
+    /// What may become of a file that is the same already.
+    pub same: IfSame,
+}
+
+/// What may become of a file that is the same already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfSame {
+    /// It stays.
+    Stays,
+    /// It is another entry's too, and is copied.
+    IsCopied,
 }
 
 /// What became of a large file.
 pub enum Prepared {
     /// The same content; it has the right metadata now.
     Same,
+    /// As [`Found::Linked`].
+    Linked(FileStat),
     /// It is staged; these blocks are in place, the others are to be fetched.
     Staged {
         /// Where it grows.
@@ -167,7 +183,11 @@ pub async fn prepare(io: BlockIo, algorithm: HashAlgorithm, replica: Arc<Replica
     if let Some((_, stat)) = &old
         && right.iter().all(|&right| right)
         && stat.size_bytes == large.layout.size_bytes()
+        && large.same == IfSame::Stays
     {
+        if stat.links > 1 {
+            return Prepared::Linked(*stat);
+        }
         let (on_worker, of, stat) = (Arc::clone(&replica), Arc::clone(&large), *stat);
         let (mode, mtime) = large.metadata;
         let update = move || on_worker.update_metadata(&of.path, &stat, mode, mtime);
@@ -183,7 +203,8 @@ pub async fn prepare(io: BlockIo, algorithm: HashAlgorithm, replica: Arc<Replica
         Ok(staged) => staged,
         Err(error) => return Prepared::Failed(error.to_string()),
     };
-    let mut present = blocks_in_holes(algorithm, &large);
+    let of = Arc::clone(&large);
+    let mut present = io.blocking(move || blocks_in_holes(algorithm, &of)).await;
     if let Some((file, _)) = &old {
         for &block in &present {
             right[block.0 as usize] = false;
@@ -311,7 +332,8 @@ async fn copy_run(
     Ok((run.first.0..run.first.0 + run.count).map(BlockIndex).collect())
 }
 
-/// Blocks that lie within a hole and whose hash is that of zeros: the staged file has them already.
+/// Blocks that lie within a hole and whose hash is that of zeros: the staged file has them already. Blocks for as
+/// long as hashing the holes takes.
 fn blocks_in_holes(algorithm: HashAlgorithm, large: &Large) -> Vec<BlockIndex> {
     let layout = large.layout;
     let zeros = vec![0; usize::try_from(layout.block_size().bytes()).expect("at most 16 MiB")];

@@ -97,8 +97,7 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
         ended = coordinator.run() => ended,
         () = crate::send::interruption() => Err(RunError::Interrupted),
     };
-    // Ends the shards, and with them everything that still writes to staging.
-    drop(coordinator);
+    coordinator.shut_down().await;
     if let Err(error) = replica.close()
         && ended.is_ok()
     {

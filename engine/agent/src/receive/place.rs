@@ -7,6 +7,7 @@ use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::{HashAlgorithm, RootHash, root};
 use sealift_proto::path::SafePath;
 use sealift_store::{Durability, Ready, Replica, Timestamp};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A file that is complete, verified and staged.
@@ -81,6 +82,8 @@ fn check_on_disk(algorithm: HashAlgorithm, complete: &Complete) -> Result<(), St
 pub struct Closing {
     /// Further names: the path, and the file's first name.
     pub hardlinks: Vec<(SafePath, SafePath)>,
+    /// Entries that could not be had, and of which nothing may be made.
+    pub unplaced: HashSet<SafePath>,
     /// Directories, parents first.
     pub directories: Vec<DirectoryEntry>,
     /// The root's own metadata.
@@ -94,9 +97,16 @@ pub fn close(
     closing: Closing,
 ) -> Result<Vec<(SafePath, String)>, String> {
     let mut failures = Vec::new();
+    let mut unplaced = closing.unplaced;
     for (path, target) in closing.hardlinks {
-        if let Err(error) = replica.make_hardlink(&path, &target) {
-            failures.push((path, error.to_string()));
+        let made = if unplaced.contains(&target) {
+            Err("the file that it is a further name of could not be had".to_owned())
+        } else {
+            replica.make_hardlink(&path, &target).map_err(|error| error.to_string())
+        };
+        if let Err(reason) = made {
+            unplaced.insert(path.clone());
+            failures.push((path, reason));
         }
     }
     // Children first: setting them changes nothing above, but a parent may become read-only.

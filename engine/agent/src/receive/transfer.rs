@@ -6,19 +6,20 @@
 use super::ReceiveOptions;
 use super::data::{FetchJob, Fetched};
 use super::entries::{DirectoryEntry, Done, FileEntry, Special, Stage, metadata, time};
-use super::local::{Found, Large, Look, Prepared};
+use super::local::{Found, IfSame, Large, Look, Prepared};
 use super::place::{Closing, Complete, Placed};
 use crate::error::RunError;
 use crate::report::{Event, Reporter};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
-use sealift_proto::digest::{BlockHash, HashAlgorithm, RootHash};
+use sealift_proto::digest::{self, BlockHash, HashAlgorithm, RootHash};
+use sealift_proto::limits::MANIFEST_OPEN_HASHES_MAX;
 use sealift_proto::manifest::{Catalog, Metadata, Problem, Record, SegmentSeq, WithdrawReason};
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::assembly::Wholeness;
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
-use sealift_proto::wire::{RangeProblem, Reject};
-use sealift_store::{Ready, Replica, Timestamp};
-use std::collections::{HashMap, VecDeque};
+use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
+use sealift_store::{FileStat, Ready, Replica, Timestamp};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,10 @@ const AWAITING_MAX: Duration = Duration::from_secs(60);
 const FILES_PENDING_MAX: usize = 8192;
 /// Runs that may wait before no more of the manifest is asked for.
 const RUNS_WAITING_MAX: usize = 8192;
+
+/// Hashes that may be held before no more of the manifest is asked for. Those of files that are not sealed are bounded
+/// by the manifest's own limit, so that what is held beyond that belongs to files that go on by themselves.
+const HASHES_HELD_MAX: usize = 2 * MANIFEST_OPEN_HASHES_MAX;
 
 /// How a large file is to be prepared.
 pub enum Preparation {
@@ -62,7 +67,13 @@ pub struct Transfer {
     catalog: Catalog,
     files: HashMap<FileId, FileEntry>,
     directories: Vec<DirectoryEntry>,
-    hardlinks: Vec<(SafePath, SafePath)>,
+    hardlinks: Vec<(FileId, SafePath, SafePath)>,
+    /// Paths whose entry could not be had, so that no further name is made of what was there before.
+    unplaced: HashSet<SafePath>,
+    /// Files with several names that an entry has claimed: a second entry must not share them.
+    claimed: HashSet<(u64, u64)>,
+    /// Hashes of files in work.
+    held_hashes: usize,
     root: Option<(u32, Timestamp)>,
     known_bytes: u64,
     placed_bytes: u64,
@@ -94,6 +105,9 @@ impl Transfer {
             files: HashMap::new(),
             directories: Vec::new(),
             hardlinks: Vec::new(),
+            unplaced: HashSet::new(),
+            claimed: HashSet::new(),
+            held_hashes: 0,
             root: None,
             known_bytes: 0,
             placed_bytes: 0,
@@ -115,7 +129,9 @@ impl Transfer {
 
     /// Whether more of the manifest can be taken up now.
     pub fn wants_segments(&self) -> bool {
-        self.files.len() < FILES_PENDING_MAX && self.puller.waiting() < RUNS_WAITING_MAX
+        self.files.len() < FILES_PENDING_MAX
+            && self.puller.waiting() < RUNS_WAITING_MAX
+            && self.held_hashes < HASHES_HELD_MAX
     }
 
     /// Whether every entry of a manifest that has ended is in place or given up.
@@ -141,7 +157,8 @@ impl Transfer {
     /// What is left to do when it is complete.
     pub fn closing(&mut self) -> Closing {
         Closing {
-            hardlinks: std::mem::take(&mut self.hardlinks),
+            hardlinks: self.hardlinks.drain(..).map(|(_, path, target)| (path, target)).collect(),
+            unplaced: std::mem::take(&mut self.unplaced),
             directories: std::mem::take(&mut self.directories),
             root: self.root,
         }
@@ -152,7 +169,10 @@ impl Transfer {
     /// # Errors
     /// [`RunError::Hostile`] if it is refused.
     pub fn segment(&mut self, bytes: &[u8]) -> Result<(), RunError> {
-        let records = self.catalog.admit(bytes).map_err(|error| RunError::Hostile(error.to_string()))?;
+        let records = self
+            .catalog
+            .admit(bytes)
+            .map_err(|error| RunError::Hostile { code: CloseCode::BadManifest, what: error.to_string() })?;
         for record in records {
             self.record(record);
         }
@@ -174,7 +194,7 @@ impl Transfer {
                     self.lost(&path, &error.to_string());
                 }
             }
-            Record::Hardlink { path, target, .. } => self.hardlinks.push((path, target)),
+            Record::Hardlink { id, path, target } => self.hardlinks.push((id, path, target)),
             Record::SmallFile { id, path, metadata, layout, hash } => {
                 self.announce(id, path, &metadata, layout);
                 if layout.blocks() > 0 {
@@ -220,6 +240,7 @@ impl Transfer {
     fn hashes(&mut self, id: FileId, hashes: &[BlockHash]) {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.assembly.add_hashes(hashes);
+        self.held_hashes += hashes.len();
         match file.stage {
             // The first blocks can be fetched while the source still hashes the last ones.
             Stage::Announced if !file.is_whole() && file.holes.is_empty() => self.look(id),
@@ -230,6 +251,11 @@ impl Transfer {
 
     fn sealed(&mut self, id: FileId, root: RootHash) {
         let Some(file) = self.files.get_mut(&id) else { return };
+        if digest::root(self.catalog.algorithm().expect("a segment was admitted"), file.assembly.hashes())
+            != root
+        {
+            return self.fail(id, WRONG_ROOT);
+        }
         file.assembly.seal(root);
         file.root = Some(root);
         match file.stage {
@@ -262,7 +288,24 @@ impl Transfer {
             hashes: file.assembly.hashes().into(),
             holes: Arc::clone(&file.holes),
             metadata: (file.mode, file.mtime),
+            same: if file.is_shared { IfSame::IsCopied } else { IfSame::Stays },
         }));
+    }
+
+    /// A file that is the same already and has several names: it stays for the first entry that claims it. Another
+    /// entry that is no further name of that one gets a copy of its own.
+    fn claim(&mut self, id: FileId, stat: &FileStat) {
+        let file = self.files.get_mut(&id).expect("the caller has it");
+        if self.claimed.insert((stat.device, stat.inode)) {
+            let updated = self.replica.update_metadata(&file.path, stat, file.mode, file.mtime);
+            match updated {
+                Ok(()) => self.in_place(id),
+                Err(error) => self.fail(id, &error.to_string()),
+            }
+        } else {
+            file.is_shared = true;
+            self.prepare(id, Preparation::Compare);
+        }
     }
 
     /// Takes what was found at the destination.
@@ -272,6 +315,7 @@ impl Transfer {
             let Some(file) = self.files.get_mut(&id) else { continue };
             match found {
                 Found::Same => self.in_place(id),
+                Found::Linked(stat) => self.claim(id, &stat),
                 Found::Failed(error) => self.fail(id, &error.to_string()),
                 Found::Nothing if file.is_whole() && file.assembly.layout().blocks() > 0 => {
                     file.stage = Stage::FetchingWhole;
@@ -293,6 +337,7 @@ impl Transfer {
         let Some(file) = self.files.get_mut(&id) else { return };
         match prepared {
             Prepared::Same => self.in_place(id),
+            Prepared::Linked(stat) => self.claim(id, &stat),
             Prepared::Failed(reason) => self.fail(id, &reason),
             Prepared::Staged { staged, present } => {
                 file.stage = Stage::FetchingStaged(staged);
@@ -382,7 +427,8 @@ impl Transfer {
                     self.fail(id, error.map_or("it could not be written", |(_, error)| error));
                 }
                 Verdict::Ban => {
-                    return Err(RunError::Hostile("too many blocks did not match what was signed".into()));
+                    let what = "too many blocks did not match what was signed".to_owned();
+                    return Err(RunError::Hostile { code: CloseCode::BadBlocks, what });
                 }
             }
         }
@@ -438,6 +484,7 @@ impl Transfer {
     fn in_place(&mut self, id: FileId) {
         // It may have been withdrawn while it was published: then it stands until its next version.
         if let Some(file) = self.forget(id) {
+            self.unplaced.remove(&file.path);
             self.done.add(id, file.assembly.layout().size_bytes());
         }
     }
@@ -452,6 +499,7 @@ impl Transfer {
     /// An entry cannot be had.
     pub fn lost(&mut self, path: &SafePath, reason: &str) {
         self.failed += 1;
+        self.unplaced.insert(path.clone());
         // The store's errors begin with the path, which stands for itself here.
         let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(reason);
         self.reporter.problem(path.as_bytes(), reason);
@@ -461,6 +509,7 @@ impl Transfer {
         let file = self.files.remove(&id)?;
         self.puller.cancel(id);
         self.placed_bytes -= file.placed_bytes;
+        self.held_hashes -= file.assembly.hashes().len();
         Some(file)
     }
 
@@ -476,6 +525,8 @@ impl Transfer {
         // One that is in place stands as it was: whole, and older than the source. It counts no more.
         let bytes = pending.or_else(|| self.done.remove(id));
         self.known_bytes -= bytes.unwrap_or(0);
+        self.hardlinks.retain(|(of, ..)| *of != id);
+        self.unplaced.insert(path.clone());
         match reason {
             WithdrawReason::Superseded => {}
             WithdrawReason::Vanished => {

@@ -238,7 +238,7 @@ impl Tally {
                         seconds: self.begun.unwrap_or(self.started).elapsed().as_secs_f64(),
                         failed: finished.failed,
                     });
-                    finish_of(finished.failed + problems(totals))
+                    finish_of(finished.failed.saturating_add(problems(totals)))
                 })
             }
         }

@@ -222,6 +222,10 @@ impl Catalog {
                 self.begin(*id, path, Kind::File)?;
             }
             Record::File { id, path, layout, .. } => {
+                let many = u64::from(layout.blocks()) > limits::FILE_BLOCKS_AIM;
+                if many && layout.block_size().log2() < limits::BLOCK_LOG2_MAX {
+                    return Err(("a file's blocks are too small for its size", Some(path)));
+                }
                 if self.open.len() >= limits::MANIFEST_OPEN_FILES_MAX {
                     return Err(("too many files are begun and not sealed", Some(path)));
                 }

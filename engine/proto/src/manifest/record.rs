@@ -4,7 +4,7 @@ use crate::block::{BlockIndex, BlockSize, FileId, Layout};
 use crate::codec::{Put as _, Reader};
 use crate::digest::{BlockHash, RootHash};
 use crate::limits;
-use crate::path::{PathError, SafePath};
+use crate::path::{PathError, SafePath, escape};
 use crate::time::Timestamp;
 
 /// The permission bits of a mode: the low twelve.
@@ -193,7 +193,7 @@ pub enum Record {
 }
 
 /// Why bytes are no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// The bytes end within a record.
     #[error("a record is cut off")]
@@ -202,12 +202,20 @@ pub enum RecordError {
     #[error("unknown record kind {0}")]
     UnknownKind(u8),
     /// A path that is not safe.
-    #[error("unsafe path: {0}")]
-    Path(#[from] PathError),
+    #[error("unsafe path '{shown}': {error}")]
+    Path {
+        /// What is wrong with it.
+        error: PathError,
+        /// The path, escaped and cut to a length for people.
+        shown: String,
+    },
     /// A value out of its range.
     #[error("{0} is out of range")]
     Range(&'static str),
 }
+
+/// Bytes of a refused path that are shown.
+const SHOWN_BYTES_MAX: usize = 256;
 
 mod kind {
     pub(super) const ROOT: u8 = 1;
@@ -442,7 +450,11 @@ fn entry(reader: &mut Reader<'_>) -> Result<(FileId, SafePath), RecordError> {
 
 fn safe_path(reader: &mut Reader<'_>) -> Result<SafePath, RecordError> {
     let len = usize::from(reader.u16().ok_or(RecordError::Truncated)?);
-    Ok(SafePath::parse(reader.take(len).ok_or(RecordError::Truncated)?)?)
+    let bytes = reader.take(len).ok_or(RecordError::Truncated)?;
+    SafePath::parse(bytes).map_err(|error| {
+        let shown = escape(&bytes[..bytes.len().min(SHOWN_BYTES_MAX)]);
+        RecordError::Path { error, shown }
+    })
 }
 
 fn bytes<'a>(reader: &mut Reader<'a>, max: usize, what: &'static str) -> Result<&'a [u8], RecordError> {

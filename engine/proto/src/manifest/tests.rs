@@ -210,6 +210,29 @@ fn a10_open_files_are_bounded() {
 }
 
 #[test]
+fn a10_refuses_more_hashes_of_open_files_than_are_kept() {
+    let layout =
+        |log2| BlockSize::from_log2(log2).and_then(|size| Layout::new(1 << 43, size)).expect("in range");
+    let file = |id, log2| {
+        let path = path(&format!("f{id}"));
+        Record::File { id: FileId(id), path, metadata: metadata(), layout: layout(log2) }
+    };
+    assert!(refused(&[file(0, 23)]).contains("too small for its size"));
+    let mut writer = writer();
+    let mut catalog = catalog();
+    catalog.admit(&sealed(&mut writer, &[file(0, 24), file(1, 24), file(2, 24)])).expect("valid");
+    let hashes = vec![BlockHash([0; 32]); crate::limits::RECORD_HASHES_MAX];
+    let batches = (crate::limits::MANIFEST_OPEN_HASHES_MAX / 3).div_ceil(hashes.len()) as u32 + 1;
+    let refusal =
+        (0..3_u64).flat_map(|id| (0..batches).map(move |batch| (id, batch))).find_map(|(id, batch)| {
+            let first = BlockIndex(batch * hashes.len() as u32);
+            let record = Record::Hashes { id: FileId(id), first, hashes: hashes.clone() };
+            catalog.admit(&sealed(&mut writer, &[record])).err()
+        });
+    assert!(refusal.expect("bounded").to_string().contains("too many hashes"));
+}
+
+#[test]
 fn a11_refuses_signatures_that_are_wrong_truncated_or_of_another_key() {
     let segment = sealed(&mut writer(), &[small(0, "a")]);
     let refuse = |bytes: &[u8]| match catalog().admit(bytes).expect_err("refused") {

@@ -134,6 +134,11 @@ impl Puller {
         }
     }
 
+    /// The peer's own bound on the fetches unanswered on a connection, where it is lower than ours.
+    pub fn bound_fetches(&mut self, fetches_max: usize) {
+        self.fetches_max = self.fetches_max.min(fetches_max.max(1));
+    }
+
     /// Adds a run to what is wanted.
     pub fn want(&mut self, run: Run) {
         self.queue.push_back(run);
