@@ -29,7 +29,7 @@ impl Guarded {
         };
         let mut this = Self { base, page, length };
         for (i, byte) in this.bytes_mut().iter_mut().enumerate() {
-            *byte = (i * 31 >> 3).to_le_bytes()[0];
+            *byte = ((i * 31) >> 3).to_le_bytes()[0];
         }
         this
     }

@@ -50,13 +50,13 @@ static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
         (None, None) => None,
     };
     if let Some(kernel) = arch::avx512() {
-        let fewest = if narrow.is_some() { 8 } else { 2 };
+        let fewest = if narrow.is_some() { 7 } else { 2 };
         let narrow = narrow.as_ref().unwrap_or(&portable);
         plans.push(Plan { name: "avx512", sixteen: Some(Wide { kernel, fewest }), ..*narrow });
     }
     plans.extend(narrow);
     if let Some(kernel) = arch::avx2() {
-        plans.push(Plan { name: "avx2", eight: Some(Wide { kernel, fewest: 3 }), ..portable });
+        plans.push(Plan { name: "avx2", eight: Some(Wide { kernel, fewest: 2 }), ..portable });
     }
     plans.push(portable);
     plans
@@ -109,6 +109,10 @@ impl Backend {
     /// If the two slices differ in length.
     pub fn hash_many(self, messages: &[&[u8]], digests: &mut [Digest]) {
         assert_eq!(messages.len(), digests.len(), "one digest for each message");
+        if let ([message], [digest]) = (messages, &mut *digests) {
+            *digest = self.hash(message);
+            return;
+        }
         let mut order = [0; queue::ORDERED];
         let queue = Queue::new(messages, &mut order);
         self.hash_from(&mut Messages::new(queue), messages.len(), &mut |index, digest| {

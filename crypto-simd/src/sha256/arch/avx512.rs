@@ -11,6 +11,10 @@ use std::arch::x86_64::*;
 /// Messages hashed at once.
 const LANES: usize = 16;
 
+/// How far ahead of each lane its bytes are asked for: sixteen streams are more than the CPU foresees by itself, and
+/// without this a batch that is not in its caches took half as long again.
+const PREFETCH_BYTES: usize = 512;
+
 /// A word of each of sixteen lanes.
 #[derive(Clone, Copy)]
 struct Zmm(__m512i);
@@ -108,6 +112,10 @@ define_compress!(#[target_feature(enable = "avx512f,avx512bw")] for Zmm);
 pub(super) unsafe fn compress(state: &mut State<LANES>, blocks: &[*const u8; LANES], count: usize) {
     let mut words = load_state(state);
     for i in 0..count {
+        for lane in blocks {
+            // A prefetch is not an access: behind the end of a message, or of memory, it has no effect.
+            _mm_prefetch::<_MM_HINT_T0>(lane.wrapping_add(64 * i + PREFETCH_BYTES).cast());
+        }
         // SAFETY: the caller vouches for `64 * count` bytes behind each pointer, and `i < count`.
         let block = unsafe { load_blocks(blocks, 64 * i) };
         words = compress_block(words, block);

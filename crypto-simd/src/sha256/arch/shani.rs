@@ -12,14 +12,7 @@ use std::arch::x86_64::*;
 /// The CPU has the SHA extensions, SSSE3 and SSE4.1, and each of `blocks` is valid for reads of `64 * count` bytes.
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
 pub(super) unsafe fn compress<const N: usize>(state: &mut State<N>, blocks: &[*const u8; N], count: usize) {
-    // `sha256rnds2` wants the state as (a, b, e, f) and (c, d, g, h), most significant word first.
-    let mut abef = [_mm_setzero_si128(); N];
-    let mut cdgh = [_mm_setzero_si128(); N];
-    for n in 0..N {
-        let [a, b, c, d, e, f, g, h] = state.0.map(|row| row[n].cast_signed());
-        abef[n] = _mm_set_epi32(a, b, e, f);
-        cdgh[n] = _mm_set_epi32(c, d, g, h);
-    }
+    let (mut abef, mut cdgh) = load_state(state);
     let swap = _mm_setr_epi8(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
     for i in 0..count {
         let (abef_before, cdgh_before) = (abef, cdgh);
@@ -70,19 +63,60 @@ pub(super) unsafe fn compress<const N: usize>(state: &mut State<N>, blocks: &[*c
             cdgh[n] = _mm_add_epi32(cdgh[n], cdgh_before[n]);
         }
     }
-    for n in 0..N {
-        let words = [
-            _mm_extract_epi32::<3>(abef[n]),
-            _mm_extract_epi32::<2>(abef[n]),
-            _mm_extract_epi32::<3>(cdgh[n]),
-            _mm_extract_epi32::<2>(cdgh[n]),
-            _mm_extract_epi32::<1>(abef[n]),
-            _mm_extract_epi32::<0>(abef[n]),
-            _mm_extract_epi32::<1>(cdgh[n]),
-            _mm_extract_epi32::<0>(cdgh[n]),
-        ];
-        for (row, word) in state.0.iter_mut().zip(words) {
-            row[n] = word.cast_unsigned();
+    store_state(state, abef, cdgh);
+}
+
+/// The state as `sha256rnds2` wants it: (a, b, e, f) and (c, d, g, h) of each stream, most significant word first.
+#[inline]
+#[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
+fn load_state<const N: usize>(state: &State<N>) -> ([__m128i; N], [__m128i; N]) {
+    let mut abef = [_mm_setzero_si128(); N];
+    let mut cdgh = [_mm_setzero_si128(); N];
+    if N == 1 {
+        // One stream's words lie side by side.
+        let words = state.0.as_ptr().cast::<__m128i>();
+        // SAFETY: eight words of one stream are two vectors; the loads may be unaligned.
+        let (dcba, hgfe) = unsafe { (_mm_loadu_si128(words), _mm_loadu_si128(words.add(1))) };
+        let (abcd, efgh) = (_mm_shuffle_epi32::<0x1b>(dcba), _mm_shuffle_epi32::<0x1b>(hgfe));
+        abef[0] = _mm_unpackhi_epi64(efgh, abcd);
+        cdgh[0] = _mm_unpacklo_epi64(efgh, abcd);
+    } else {
+        for n in 0..N {
+            let [a, b, c, d, e, f, g, h] = state.0.map(|row| row[n].cast_signed());
+            abef[n] = _mm_set_epi32(a, b, e, f);
+            cdgh[n] = _mm_set_epi32(c, d, g, h);
+        }
+    }
+    (abef, cdgh)
+}
+
+#[inline]
+#[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
+fn store_state<const N: usize>(state: &mut State<N>, abef: [__m128i; N], cdgh: [__m128i; N]) {
+    if N == 1 {
+        let abcd = _mm_unpackhi_epi64(cdgh[0], abef[0]);
+        let efgh = _mm_unpacklo_epi64(cdgh[0], abef[0]);
+        let words = state.0.as_mut_ptr().cast::<__m128i>();
+        // SAFETY: eight words of one stream are two vectors; the stores may be unaligned.
+        unsafe {
+            _mm_storeu_si128(words, _mm_shuffle_epi32::<0x1b>(abcd));
+            _mm_storeu_si128(words.add(1), _mm_shuffle_epi32::<0x1b>(efgh));
+        }
+    } else {
+        for n in 0..N {
+            let words = [
+                _mm_extract_epi32::<3>(abef[n]),
+                _mm_extract_epi32::<2>(abef[n]),
+                _mm_extract_epi32::<3>(cdgh[n]),
+                _mm_extract_epi32::<2>(cdgh[n]),
+                _mm_extract_epi32::<1>(abef[n]),
+                _mm_extract_epi32::<0>(abef[n]),
+                _mm_extract_epi32::<1>(cdgh[n]),
+                _mm_extract_epi32::<0>(cdgh[n]),
+            ];
+            for (row, word) in state.0.iter_mut().zip(words) {
+                row[n] = word.cast_unsigned();
+            }
         }
     }
 }
