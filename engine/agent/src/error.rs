@@ -22,10 +22,10 @@ pub enum RunError {
         what: String,
     },
     /// The key does not open the peer's job: exit code 4.
-    #[error("not authorized: {0}\nIs the ticket the newest one, and the sender still running with it?")]
+    #[error("{0}\nIs the ticket the newest one, and the sender still running with it?")]
     NotAuthorized(String),
     /// The peer cannot be reached: exit code 5.
-    #[error("unreachable: {0}\nIs the sender running, and its port open from here?")]
+    #[error("{0}\nIs the sender running, and its port open from here?")]
     Unreachable(String),
     /// Ctrl-C, or a request to end: exit code 1.
     #[error("interrupted")]

@@ -42,7 +42,7 @@ pub enum Event<'a> {
         /// What could not be offered.
         problems: u64,
     },
-    /// A receiver has begun.
+    /// A session has begun.
     Connected {
         /// Who.
         peer: String,
@@ -195,7 +195,7 @@ impl Reporter {
                 }
                 text
             }
-            Event::Connected { peer } => format!("{peer} has begun to receive."),
+            Event::Connected { peer } => format!("Connected with {peer}."),
             Event::Disconnected { peer, reason } => format!("{peer}: {reason}."),
             Event::Refused { peer, reason } => format!("{peer} was turned away: {reason}."),
             Event::Progress { files, bytes, bytes_known, .. } => {

@@ -3,13 +3,14 @@
 //! Owns the threads and a bounded mailbox for each. Work that must stay on a shard (a connection, a file's block I/O)
 //! is sent there as a closure that makes its future.
 
-use sealift_store::{Backend, BlockIo, PoolConfig, spawn_shard};
+use crate::report::{Event, Reporter};
+use sealift_store::{Backend, BlockIo, Choice, PoolConfig, spawn_shard};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Shards at most; more do not help one process.
 const SHARDS_MAX: usize = 16;
@@ -30,13 +31,13 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Starts `count` shards, or one a core.
+    /// Starts one shard a core.
     ///
     /// # Errors
     /// If a thread cannot be started. (A ring that cannot be made shows when work is sent.)
-    pub fn start(name: &str, backend: Backend, count: Option<usize>) -> io::Result<Self> {
+    pub fn start(name: &str, backend: Backend) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = count.unwrap_or(cores).clamp(1, SHARDS_MAX);
+        let count = cores.clamp(1, SHARDS_MAX);
         let config = PoolConfig { slots: (BUFFERS_TOTAL / count).max(BUFFERS_MIN), ..PoolConfig::default() };
         let mut shards = Self { mailboxes: Vec::new(), threads: Vec::new(), next: AtomicUsize::new(0) };
         for index in 0..count {
@@ -52,6 +53,22 @@ impl Shards {
         Ok(shards)
     }
 
+    /// Tells how the disk is read and written, and why so.
+    ///
+    /// # Errors
+    /// If no shard could be made.
+    pub async fn describe(&self, choice: &Choice, reporter: &Reporter) -> io::Result<()> {
+        let (told, description) = oneshot::channel();
+        self.spawn(move |io| async move {
+            let _ = told.send(io.describe().to_owned());
+        })
+        .await?;
+        let description = description.await.map_err(|_| ended())?;
+        let message = format!("Disk I/O: {description} ({}).", choice.reason);
+        reporter.tell(&Event::Note { message });
+        Ok(())
+    }
+
     /// Runs a future on the next shard in turn. Waits while that shard's mailbox is full.
     ///
     /// # Errors
@@ -63,9 +80,12 @@ impl Shards {
     {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.mailboxes.len();
         let task: Task = Box::new(move |io| Box::pin(make(io)));
-        let sent = self.mailboxes[index].send(task).await;
-        sent.map_err(|_| io::Error::other("a worker thread has ended; is there memory for its buffers?"))
+        self.mailboxes[index].send(task).await.map_err(|_| ended())
     }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("a worker thread has ended; is there memory for its buffers?")
 }
 
 impl Drop for Shards {

@@ -71,7 +71,7 @@ pub const SESSIONS_MAX: usize = 256;
 pub const HANDSHAKES_MAX: usize = 128;
 /// A connection that is not authenticated by then is cut.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
-/// Silence on a control connection after which a ping is sent.
+/// Between pings on a control connection.
 pub const PING_INTERVAL_MS: u64 = 5_000;
 /// Silence after which a peer is held to be dead.
 pub const DEAD_PEER_TIMEOUT_MS: u64 = 20_000;
@@ -80,13 +80,13 @@ pub const DEAD_PEER_TIMEOUT_MS: u64 = 20_000;
 pub const BLOCK_MISMATCHES_MAX: u32 = 3;
 /// Wrong blocks from one peer before it is banned.
 pub const PEER_MISMATCHES_MAX: u32 = 16;
-/// Bad requests answered at full speed; then each answer waits.
+/// Bad requests on one connection answered at full speed; then each answer waits.
 pub const STRIKES_FREE: u32 = 8;
 /// Bad requests after which the connection is closed.
 pub const STRIKES_MAX: u32 = 64;
 /// How long a limited peer waits for each further error.
 pub const STRIKE_DELAY_MS: u64 = 50;
-/// A session may be sent its data set this many times over before further requests count as bad.
+/// A data connection may be sent the data set this many times over before further requests count as bad.
 pub const SERVED_RATIO_MAX: u64 = 4;
 
 /// Addresses in a ticket.

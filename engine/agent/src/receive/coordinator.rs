@@ -256,6 +256,7 @@ impl Coordinator {
                 self.link.segments.push_back(bytes);
                 self.link.has_given = true;
                 self.link.backoff.reset();
+                self.take_segments()?;
             }
             Heard::Closed(Close { code, reason }) => {
                 self.link.outbox = None;
@@ -268,7 +269,9 @@ impl Coordinator {
             }
             Heard::Rejected => {
                 self.link.shut();
-                return Err(RunError::NotAuthorized("the sender does not take this key".into()));
+                return Err(RunError::NotAuthorized(
+                    "not authorized: the sender does not take this key".into(),
+                ));
             }
             Heard::Failed(error) => match error.kind() {
                 DialErrorKind::Unreachable => self.link_lost(error.to_string()),
@@ -376,7 +379,8 @@ impl Coordinator {
         let dialling = !is_open && self.link.redial_at.is_none();
         let patience = self.options.retry_for + if is_open { dead } else { Duration::ZERO };
         if !dialling && now.duration_since(since) >= patience {
-            return Err(RunError::Unreachable(self.link.last_failure.clone()));
+            let message = format!("gave up on the sender: {}", self.link.last_failure);
+            return Err(RunError::Unreachable(message));
         }
         Ok(())
     }
@@ -398,11 +402,7 @@ impl Coordinator {
 
     /// Starts whatever can be started.
     async fn advance(&mut self) -> Result<(), RunError> {
-        while self.transfer.wants_segments()
-            && let Some(segment) = self.link.segments.pop_front()
-        {
-            self.transfer.segment(&segment)?;
-        }
+        self.take_segments()?;
         if self.link.open.is_some() {
             self.grant_credit();
             for reject in std::mem::take(&mut self.transfer.rejects) {
@@ -414,6 +414,15 @@ impl Coordinator {
         self.start_preparations().await?;
         self.start_publishing();
         self.send_fetches();
+        Ok(())
+    }
+
+    fn take_segments(&mut self) -> Result<(), RunError> {
+        while self.transfer.wants_segments()
+            && let Some(segment) = self.link.segments.pop_front()
+        {
+            self.transfer.segment(&segment)?;
+        }
         Ok(())
     }
 

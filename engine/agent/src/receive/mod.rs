@@ -1,8 +1,8 @@
 //! `sealift receive`: fetches what a ticket offers and makes the destination the same.
 //!
-//! The manifest comes in on the control connection and is checked segment by segment ([`session`]). Each entry is
+//! The manifest comes in on the control connection and is checked segment by segment ([`control`]). Each entry is
 //! looked for at the destination ([`local`]); what is missing is asked of the data connections ([`data`]), verified,
-//! staged, and published by the batch ([`place`]). The [`coordinator`] joins them: it owns all state and no payload.
+//! staged, and published by the batch ([`place`]). The [`coordinator`] joins them and keeps the connections; the [`transfer`] owns all other state, and no payload.
 
 mod control;
 mod coordinator;
@@ -13,7 +13,7 @@ mod place;
 mod transfer;
 
 use crate::error::{Finish, RunError};
-use crate::report::{Event as Told, Reporter};
+use crate::report::Reporter;
 use crate::shards::Shards;
 use clap::ValueEnum;
 use coordinator::Coordinator;
@@ -84,12 +84,12 @@ const EVENTS_MAX: usize = 1024;
 /// See [`RunError`].
 pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result<Finish, RunError> {
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
-    reporter.tell(&Told::Note { message: format!("Disk I/O: {:?} ({}).", backend.backend, backend.reason) });
     let cannot_start = |error: std::io::Error| RunError::Failed(format!("cannot start threads: {error}"));
     let workers = IoWorkers::global().map_err(cannot_start)?;
     let replica = Replica::open(&options.dest).map_err(|error| RunError::Failed(error.to_string()))?;
     let replica = Arc::new(replica);
-    let shards = Shards::start("sealift-receive", backend.backend, None).map_err(cannot_start)?;
+    let shards = Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?;
+    shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
     let dialer = Dialer::new(options.ticket.ro_secret.clone());
 
     let mut coordinator = Coordinator::new(options, dialer, Arc::clone(&replica), workers, shards, reporter);

@@ -8,6 +8,7 @@ use super::log::Offered;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, RUN_BYTES_MAX};
+use sealift_proto::path::SafePath;
 use sealift_proto::session::Session;
 use sealift_proto::transfer::serve::{Answer, Judged, Server};
 use sealift_proto::wire::{
@@ -230,23 +231,23 @@ async fn large(
         Some(file) => Ok(file),
         None => open_large(io, serving, open, range.file, offered).await,
     };
-    let problem = match opened {
-        Err(error) => Some(problem_of(&error)),
+    let error = match opened {
+        Err(error) => Some(error),
         Ok((file, stat)) => {
             let (read, filled) =
                 io.read_exact_at(&file, offered.layout.offset(range.first), bytes, buf).await;
             buf = filled;
             match (read, FileStat::of(file.file())) {
                 (Ok(()), Ok(now)) if now.same_version(&stat) => None,
-                (Ok(()), Ok(_)) => Some(RangeProblem::Changed),
-                (Err(error), _) | (_, Err(error)) => Some(problem_of(&error)),
+                (Ok(()), Ok(_)) => Some(io::ErrorKind::UnexpectedEof.into()),
+                (Err(error), _) | (_, Err(error)) => Some(error),
             }
         }
     };
-    let Some(problem) = problem else { return Prepared { buf, payload_bytes: bytes as u64 } };
+    let Some(error) = error else { return Prepared { buf, payload_bytes: bytes as u64 } };
     buf.clear();
+    let problem = report(serving, range.file, &offered.path, &error);
     put_error(&mut buf, request, RangeError { range, problem });
-    report(serving, range.file, problem);
     Prepared { buf, payload_bytes: 0 }
 }
 
@@ -277,11 +278,7 @@ async fn open_large(
 }
 
 /// Opens a file if it is still the version that was hashed.
-fn open_version(
-    source: &Source,
-    path: &sealift_proto::path::SafePath,
-    expected: &FileStat,
-) -> io::Result<std::fs::File> {
+fn open_version(source: &Source, path: &SafePath, expected: &FileStat) -> io::Result<std::fs::File> {
     let (file, now) = source.open_file(path)?;
     if now.same_version(expected) { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
@@ -308,10 +305,9 @@ fn small(
         match read_range(&serving.source, &offered[&range.file], range, bytes, &mut buf) {
             Ok(()) => payload_bytes += bytes as u64,
             Err(error) => {
-                let problem = problem_of(&error);
                 buf.truncate(before);
+                let problem = report(serving, range.file, &offered[&range.file].path, &error);
                 put_error(&mut buf, request, RangeError { range, problem });
-                report(serving, range.file, problem);
             }
         }
     }
@@ -344,10 +340,14 @@ fn problem_of(error: &io::Error) -> RangeProblem {
     }
 }
 
-fn report(serving: &Serving, file: FileId, problem: RangeProblem) {
-    if problem == RangeProblem::Changed {
-        serving.changed.add(file);
+/// Tells the scanner of a file that has changed, and the user of one that cannot be read.
+fn report(serving: &Serving, file: FileId, path: &SafePath, error: &io::Error) -> RangeProblem {
+    let problem = problem_of(error);
+    match problem {
+        RangeProblem::Changed => serving.changed.add(file),
+        _ => serving.tell_unreadable(file, path, error),
     }
+    problem
 }
 
 /// Looks whether a file is still the version that was hashed, and tells the scanner if not.
@@ -358,7 +358,7 @@ pub fn report_if_changed(serving: &Serving, id: FileId) -> io::Result<()> {
     if let Some(offered) = serving.files.get(id)?
         && let Err(error) = open_version(&serving.source, &offered.path, &offered.stat)
     {
-        report(serving, id, problem_of(&error));
+        report(serving, id, &offered.path, &error);
     }
     Ok(())
 }

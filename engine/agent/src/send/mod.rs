@@ -74,7 +74,6 @@ pub const DATA_PORT: u16 = 3939;
 /// See [`RunError`].
 pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finish, RunError> {
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
-    reporter.tell(&Event::Note { message: format!("Disk I/O by {}.", io_name(&backend)) });
     let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Arc::new(source);
     let listener = bind(options.bind)?;
@@ -118,9 +117,11 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         connections_max: options.connections,
         ending: ending.subscribe(),
         sessions: Mutex::default(),
+        reporter: Arc::clone(&reporter),
+        unreadable: Mutex::default(),
     });
-    let shards =
-        Shards::start("sealift-send", backend.backend, None).map_err(failed("cannot start threads"))?;
+    let shards = Shards::start("sealift-send", backend.backend).map_err(failed("cannot start threads"))?;
+    shards.describe(&backend, &reporter).await.map_err(failed("cannot start threads"))?;
 
     let mut tally = Tally::new();
     let mut ticks = tokio::time::interval(PROGRESS_TICK);
@@ -238,7 +239,8 @@ impl Tally {
                         seconds: self.begun.unwrap_or(self.started).elapsed().as_secs_f64(),
                         failed: finished.failed,
                     });
-                    finish_of(finished.failed.saturating_add(problems(totals)))
+                    // What could not be offered is among what the receiver misses, if it says so.
+                    finish_of(finished.failed.max(problems(totals)))
                 })
             }
         }
@@ -377,13 +379,6 @@ fn write_secret(file: &Path, text: &str) -> io::Result<()> {
         let _ = std::fs::remove_file(&staged);
     }
     written
-}
-
-fn io_name(choice: &sealift_store::Choice) -> String {
-    match choice.backend {
-        Backend::Uring => format!("io_uring ({})", choice.reason),
-        Backend::Threads => format!("threads ({})", choice.reason),
-    }
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> RunError {

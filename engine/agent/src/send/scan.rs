@@ -13,7 +13,7 @@ use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
 use sealift_proto::limits::{FETCH_RANGES_MAX, RECORD_HOLES_MAX, RUN_BYTES_MAX};
 use sealift_proto::manifest::{Fill, Hole, Metadata, Mode, Problem, Record, SegmentWriter, WithdrawReason};
-use sealift_proto::path::SafePath;
+use sealift_proto::path::{SafePath, escape};
 use sealift_proto::time::Timestamp;
 use sealift_proto::transfer::pull::Run;
 use sealift_store::{
@@ -119,7 +119,7 @@ pub async fn run(io: BlockIo, scan: Scan, writer: SegmentWriter) -> io::Result<I
     let (again, sequenced) = tokio::join!(feeder.feed_walk(walked, items), sequencer.take(received));
     sequenced?;
     // Names of files that already have one, which could not be matched before their first name was done.
-    sequencer.hardlinks(again)?;
+    sequencer.further_names(again)?;
     loop {
         let wanted = std::mem::take(&mut sequencer.again);
         if wanted.is_empty() {
@@ -134,6 +134,8 @@ pub async fn run(io: BlockIo, scan: Scan, writer: SegmentWriter) -> io::Result<I
         let (items, received) = mpsc::channel(ITEMS_AHEAD_MAX);
         let ((), sequenced) = tokio::join!(feeder.feed_files(wanted, items), sequencer.take(received));
         sequenced?;
+        let names = std::mem::take(&mut sequencer.names_again);
+        sequencer.further_names(names)?;
     }
 }
 
@@ -160,12 +162,14 @@ impl Feeder {
         let mut batch = Batch::default();
         while let Some(found) = walked.recv().await {
             let item = match found {
-                Found::Root { mode, mtime } => Item::Root(metadata(mode, mtime)),
+                Found::Root { mode, mtime } => Item::Root(self.scan.metadata(b".", mode, mtime)),
                 Found::Directory { path, mode, mtime } => {
-                    Item::Directory { path, metadata: metadata(mode, mtime) }
+                    let metadata = self.scan.metadata(path.as_bytes(), mode, mtime);
+                    Item::Directory { path, metadata }
                 }
                 Found::Symlink { path, target, mtime } => {
-                    Item::Symlink { path, mtime: timestamp(mtime), target }
+                    let mtime = self.scan.time(path.as_bytes(), mtime);
+                    Item::Symlink { path, mtime, target }
                 }
                 Found::Problem { path, kind } => {
                     let problem = match kind {
@@ -315,8 +319,10 @@ struct Sequencer {
     attempts: HashMap<SafePath, u32>,
     /// Files to be read again.
     again: Vec<Wanted>,
-    /// Files with several names that stand, by the name under which they were announced.
-    linked: HashSet<SafePath>,
+    /// Further names of files that are read again, with the first names: they follow when those stand.
+    names_again: Vec<(SafePath, SafePath)>,
+    /// Files with several names that stand, by the name under which they were announced, and the further names.
+    linked: HashMap<SafePath, Vec<(FileId, SafePath)>>,
     withdrawn: HashSet<FileId>,
     ended: bool,
     oldest_unsigned: Option<Instant>,
@@ -340,7 +346,8 @@ impl Sequencer {
             open: None,
             attempts: HashMap::new(),
             again: Vec::new(),
-            linked: HashSet::new(),
+            names_again: Vec::new(),
+            linked: HashMap::new(),
             withdrawn: HashSet::new(),
             ended: false,
             oldest_unsigned: None,
@@ -408,7 +415,7 @@ impl Sequencer {
             Err(_) => return self.changed(path),
         };
         let layout = Layout::new(stat.size_bytes, BlockSize::MIN).expect("one block");
-        let metadata = metadata(stat.mode, stat.mtime);
+        let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
         let id = self.number(Some(&Offered { path: path.clone(), layout, stat }))?;
         self.stands(&path, &stat);
         self.push(&Record::SmallFile { id, path, metadata, layout, hash })
@@ -422,7 +429,7 @@ impl Sequencer {
         holes: &[Range<u64>],
     ) -> io::Result<()> {
         let id = self.number(Some(&Offered { path: path.clone(), layout, stat }))?;
-        let metadata = metadata(stat.mode, stat.mtime);
+        let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
         self.push(&Record::File { id, path: path.clone(), metadata, layout })?;
         for holes in holes.chunks(RECORD_HOLES_MAX) {
             let hole = |hole: &Range<u64>| Hole { offset: hole.start, len: hole.end - hole.start };
@@ -483,12 +490,15 @@ impl Sequencer {
     }
 
     /// Further names of files, now that it is known which of them stand.
-    fn hardlinks(&mut self, links: Vec<(SafePath, SafePath)>) -> io::Result<()> {
-        for (path, first) in links {
-            if self.linked.contains(&first) {
+    fn further_names(&mut self, names: Vec<(SafePath, SafePath)>) -> io::Result<()> {
+        for (path, first) in names {
+            if self.linked.contains_key(&first) {
                 let id = self.number(None)?;
                 self.totals.files += 1;
-                self.push(&Record::Hardlink { id, path, target: first })?;
+                self.push(&Record::Hardlink { id, path: path.clone(), target: first.clone() })?;
+                self.linked.entry(first).or_default().push((id, path));
+            } else if self.again.iter().any(|wanted| wanted.path == first) {
+                self.names_again.push((path, first));
             } else {
                 self.try_again(path, None);
             }
@@ -503,7 +513,7 @@ impl Sequencer {
             return Ok(());
         }
         self.uncount(id, layout.size_bytes());
-        self.linked.remove(&path);
+        let names = self.linked.remove(&path).unwrap_or_default();
         let reason = match self.scan.source.open_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => WithdrawReason::Vanished,
             _ if self.may_try_again(&path) => WithdrawReason::Superseded,
@@ -511,11 +521,37 @@ impl Sequencer {
         };
         self.push(&Record::Withdrawn { id, path: path.clone(), reason })?;
         match reason {
-            WithdrawReason::Superseded => self.again.push(Wanted { path, stat: None }),
-            WithdrawReason::Vanished => self.tell_problem(path.as_bytes(), "was removed while it was sent"),
-            _ => self.tell_problem(path.as_bytes(), CHANGED_REASON),
+            WithdrawReason::Vanished => {
+                let message = format!("{path}: was removed before it was sent");
+                self.scan.reporter.tell(&Event::Warning { message });
+            }
+            WithdrawReason::Changed => self.tell_problem(path.as_bytes(), CHANGED_REASON),
+            _ => {}
+        }
+        let mut first_names = HashMap::new();
+        if reason == WithdrawReason::Superseded {
+            self.read_again(path, &mut first_names);
+        }
+        // Which names are one file now is for the disk to say.
+        for (id, path) in names {
+            self.uncount(id, 0);
+            let reason = WithdrawReason::Superseded;
+            self.push(&Record::Withdrawn { id, path: path.clone(), reason })?;
+            self.read_again(path, &mut first_names);
         }
         Ok(())
+    }
+
+    /// Reads a file again, unless it is a further name of one that is.
+    fn read_again(&mut self, path: SafePath, first_names: &mut HashMap<(u64, u64), SafePath>) {
+        if let Ok((_, stat)) = self.scan.source.open_file(&path) {
+            if let Some(first) = first_names.get(&(stat.device, stat.inode)) {
+                self.names_again.push((path, first.clone()));
+                return;
+            }
+            first_names.insert((stat.device, stat.inode), path.clone());
+        }
+        self.try_again(path, None);
     }
 
     fn changed(&mut self, path: SafePath) -> io::Result<()> {
@@ -548,7 +584,7 @@ impl Sequencer {
     /// A file is complete in the manifest.
     fn stands(&mut self, path: &SafePath, stat: &FileStat) {
         if stat.links > 1 {
-            self.linked.insert(path.clone());
+            self.linked.insert(path.clone(), Vec::new());
         }
     }
 
@@ -625,10 +661,18 @@ fn unreadable_reason(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
-fn metadata(mode: u32, mtime: sealift_store::Timestamp) -> Metadata {
-    Metadata { mode: Mode::from_bits(mode), mtime: timestamp(mtime) }
-}
+impl Scan {
+    fn metadata(&self, path: &[u8], mode: u32, mtime: sealift_store::Timestamp) -> Metadata {
+        Metadata { mode: Mode::from_bits(mode), mtime: self.time(path, mtime) }
+    }
 
-fn timestamp(time: sealift_store::Timestamp) -> Timestamp {
-    Timestamp::clamped(time.seconds, time.nanos)
+    /// A time as it is carried. One that cannot be is brought into range, and that is told.
+    fn time(&self, path: &[u8], time: sealift_store::Timestamp) -> Timestamp {
+        Timestamp::new(time.seconds, time.nanos).unwrap_or_else(|| {
+            let message =
+                format!("{}: its time is outside the years 1 to 9999 and was changed", escape(path));
+            self.reporter.tell(&Event::Warning { message });
+            Timestamp::clamped(time.seconds, time.nanos)
+        })
+    }
 }

@@ -6,14 +6,17 @@
 use super::changed::ChangedFiles;
 use super::log::{ManifestLog, OfferedFiles};
 use super::{control, data};
+use crate::report::Reporter;
 use sealift_net::{
     Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, ReadError,
 };
+use sealift_proto::block::FileId;
 use sealift_proto::limits::{FETCHES_OUTSTANDING_MAX, SESSIONS_MAX};
+use sealift_proto::path::SafePath;
 use sealift_proto::session::{Purpose, Role, Session, choose_version};
 use sealift_proto::wire::{Channel, Close, CloseCode, Finished, FrameKind, Hello, Welcome};
 use sealift_store::{BlockIo, Source};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +40,10 @@ pub struct Serving {
     pub connections_max: usize,
     /// Becomes true when the sender ends.
     pub ending: watch::Receiver<bool>,
+    /// Who is told.
+    pub reporter: Arc<Reporter>,
+    /// Files that could not be read when they were asked for, and were told.
+    pub unreadable: Mutex<HashSet<FileId>>,
     /// Sessions by the name they were given.
     pub sessions: Mutex<HashMap<[u8; 16], Arc<Serve>>>,
 }
@@ -101,6 +108,13 @@ impl Serving {
     /// Tells that a peer was turned away. Strangers must not hold anything up: what does not fit is not told.
     fn refused(&self, peer: SocketAddr, reason: String) {
         let _ = self.happened.try_send(Happened::Refused(peer, reason));
+    }
+
+    /// Tells, once, that a file cannot be read now that it is asked for.
+    pub fn tell_unreadable(&self, id: FileId, path: &SafePath, error: &std::io::Error) {
+        if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            self.reporter.problem(path.as_bytes(), format!("cannot be read: {error}"));
+        }
     }
 
     /// The table of sessions.

@@ -228,11 +228,11 @@ fn a9_a_file_larger_than_the_disk_fails_alone() {
     let (job, mut forger) = job();
     let mut set = DataSet::default();
     set.file("small", "fits");
-    // 32 TiB, of which the first block is named: enough to begin it.
-    let id = set.entry(record::file(set.next_id(), b"huge", 0o644, 1 << 45, 24));
+    // 8 TiB, of which the first block is named: enough to begin it.
+    let id = set.entry(record::file(set.next_id(), b"huge", 0o644, 1 << 43, 24));
     set.record(record::hashes(id, 0, &[[1; 32]]));
     set.record(record::withdrawn(id, b"huge", 2));
-    let id = set.entry(record::file(set.next_id(), b"huge too", 0o644, 1 << 45, 24));
+    let id = set.entry(record::file(set.next_id(), b"huge too", 0o644, 1 << 43, 24));
     set.record(record::hashes(id, 0, &[[1; 32]]));
     let mut first = set.open_records().to_vec();
     first.insert(0, record::root(0o755, TIME));
