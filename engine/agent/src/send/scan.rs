@@ -41,6 +41,12 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Before a file that changed is read again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// A write sets a file's times when it begins, not when it ends: only a file that was left alone for so long shows by
+/// its times whether it is written to from now on.
+const AT_REST_AFTER: Duration = Duration::from_millis(100);
+/// How often a file is waited for to come to rest before it counts as changing.
+const REST_WAITS_MAX: u32 = 3;
+
 /// What the scan shares with the rest of a sender.
 pub struct Scan {
     /// What is offered.
@@ -85,7 +91,7 @@ enum Item {
     Symlink { path: SafePath, mtime: Timestamp, target: Vec<u8> },
     Problem { path: Vec<u8>, problem: Problem, reason: String },
     Small(oneshot::Receiver<Vec<SmallResult>>),
-    Begin { path: SafePath, stat: FileStat, layout: Layout, holes: Vec<Range<u64>> },
+    Begin { path: SafePath, stat: FileStat, layout: Layout, holes: Vec<Range<u64>>, at_rest: bool },
     Run { run: Run, hashes: oneshot::Receiver<io::Result<Vec<BlockHash>>> },
     Finish { file: Arc<File> },
     Failed { path: SafePath, error: io::Error },
@@ -243,6 +249,7 @@ impl Feeder {
                 let results = read_small(&source, &wanted, 0, &mut buf);
                 (wanted, results, buf)
             };
+            let begun = SystemTime::now();
             let (wanted, results, buf) = io.blocking(read).await;
             let piece = |range: &Range<usize>| Piece { range: range.clone(), offset: 0, only: true };
             let pieces = results.iter().flatten().map(|read| piece(&read.content)).collect();
@@ -250,7 +257,14 @@ impl Feeder {
             let mut hashes = hashes.into_iter();
             let files = wanted.into_iter().zip(results).map(|(wanted, result)| SmallResult {
                 path: wanted.path,
-                outcome: result.map(|read| (read.stat, hashes.next().expect("one for each file read"))),
+                outcome: result.and_then(|read| {
+                    let hash = hashes.next().expect("one for each file read");
+                    if is_at_rest(&read.stat, begun) {
+                        Ok((read.stat, hash))
+                    } else {
+                        Err(SmallFailure::Changed)
+                    }
+                }),
             });
             // The sequencer may have failed and gone.
             let _ = done.send(files.collect());
@@ -271,20 +285,28 @@ impl Feeder {
         let opened = opened
             .await
             .and_then(|(file, stat, holes)| Ok((self.io.attach(Arc::clone(&file))?, file, stat, holes)));
-        let (on_shard, file, stat, holes) = match opened {
+        let (on_shard, file, mut stat, holes) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let _ = items.send(Item::Failed { path, error }).await;
                 return;
             }
         };
+        for _ in 0..REST_WAITS_MAX {
+            if is_at_rest(&stat, SystemTime::now()) {
+                break;
+            }
+            tokio::time::sleep(AT_REST_AFTER).await;
+            stat = FileStat::of(&file).unwrap_or(stat);
+        }
+        let at_rest = is_at_rest(&stat, SystemTime::now());
         let Some(layout) = Layout::new(stat.size_bytes, BlockSize::for_file(stat.size_bytes)) else {
             let reason = "is larger than a file may be".to_owned();
             let path = path.as_bytes().to_vec();
             let _ = items.send(Item::Problem { path, problem: Problem::TooLarge, reason }).await;
             return;
         };
-        let _ = items.send(Item::Begin { path, stat, layout, holes }).await;
+        let _ = items.send(Item::Begin { path, stat, layout, holes, at_rest }).await;
         for run in Run::cover(FileId(0), layout, BlockIndex(0), layout.blocks()) {
             let (done, hashes) = oneshot::channel();
             let bytes = run.bytes as usize;
@@ -332,6 +354,7 @@ struct Open {
     id: FileId,
     path: SafePath,
     stat: FileStat,
+    at_rest: bool,
     hashes: Vec<BlockHash>,
     failure: Option<io::Error>,
 }
@@ -394,7 +417,9 @@ impl Sequencer {
                 }
                 Ok(())
             }
-            Item::Begin { path, stat, layout, holes } => self.begin(path, stat, layout, &holes),
+            Item::Begin { path, stat, layout, holes, at_rest } => {
+                self.begin(path, stat, layout, &holes, at_rest)
+            }
             Item::Run { run, hashes } => {
                 let hashes = hashes.await.unwrap_or_else(|_| Err(io::Error::other("a hashing task failed")));
                 self.hashed(run, hashes)
@@ -427,6 +452,7 @@ impl Sequencer {
         stat: FileStat,
         layout: Layout,
         holes: &[Range<u64>],
+        at_rest: bool,
     ) -> io::Result<()> {
         let id = self.number(Some(&Offered { path: path.clone(), layout, stat }))?;
         let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
@@ -435,7 +461,7 @@ impl Sequencer {
             let hole = |hole: &Range<u64>| Hole { offset: hole.start, len: hole.end - hole.start };
             self.push(&Record::Holes { id, holes: holes.iter().map(hole).collect() })?;
         }
-        self.open = Some(Open { id, path, stat, hashes: Vec::new(), failure: None });
+        self.open = Some(Open { id, path, stat, at_rest, hashes: Vec::new(), failure: None });
         Ok(())
     }
 
@@ -458,8 +484,9 @@ impl Sequencer {
     }
 
     fn finish(&mut self, file: &File) -> io::Result<()> {
-        let Open { id, path, stat, hashes, failure } = self.open.take().expect("an end follows a beginning");
-        let same = FileStat::of(file).map(|now| now.same_version(&stat));
+        let Open { id, path, stat, at_rest, hashes, failure } =
+            self.open.take().expect("an end follows a beginning");
+        let same = FileStat::of(file).map(|now| at_rest && now.same_version(&stat));
         let failure = match (failure, same) {
             (None, Ok(true)) => {
                 self.stands(&path, &stat);
@@ -653,6 +680,13 @@ impl Sequencer {
         self.scan.scanned.send_replace(Some(self.totals));
         Ok(())
     }
+}
+
+/// Whether a file's times say by `when` that nobody is writing to it. Times in the future say nothing.
+fn is_at_rest(stat: &FileStat, when: SystemTime) -> bool {
+    let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::new(u64::try_from(stat.ctime.seconds).unwrap_or(0), stat.ctime.nanos);
+    changed > when + Duration::from_secs(1) || when >= changed + AT_REST_AFTER
 }
 
 const CHANGED_REASON: &str = "kept changing while it was read";
