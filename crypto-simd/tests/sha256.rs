@@ -144,6 +144,35 @@ fn the_chosen_backend_is_one_of_the_supported() {
     assert_eq!(digests[0], oracle(b"abc"));
 }
 
+/// Runs the test above in a process of its own, which is what the choice is made once for.
+#[cfg(not(miri))]
+fn with_variable(value: &str) -> std::process::Output {
+    std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "the_chosen_backend_is_one_of_the_supported"])
+        .env(crypto_simd::sha256::BACKEND_VARIABLE, value)
+        .output()
+        .expect("it runs")
+}
+
+#[test]
+#[cfg(not(miri))]
+fn the_environment_forces_a_backend() {
+    for_each_backend(|backend| {
+        let output = with_variable(backend.name());
+        assert!(output.status.success(), "{backend:?}: {output:?}");
+    });
+}
+
+#[test]
+#[cfg(not(miri))]
+fn refuses_an_unknown_backend_in_the_environment() {
+    let output = with_variable("abacus");
+    assert!(!output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("CRYPTO_SIMD=abacus") && text.contains("portable"), "{text}");
+}
+
 #[test]
 #[should_panic(expected = "one digest for each message")]
 fn refuses_more_messages_than_digests() {

@@ -3,7 +3,7 @@
 //! Every figure is the median over rounds; a ratio is taken within a round, so that what slows the machine for a
 //! while slows both. On one core time is CPU time, on all cores it is what the clock says.
 //!
-//! `cargo bench -p crypto-simd -- [blocks|mixed|single|pairs|cores|crossover|aead|blake3]…`
+//! `cargo bench -p crypto-simd -- [blocks|small|mixed|single|pairs|cores|crossover|aead|blake3]…`
 
 mod race;
 
@@ -22,8 +22,9 @@ const SIZES: [usize; 5] = [4 * KIB, 16 * KIB, 32 * KIB, 256 * KIB, MIB];
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 8] = [
+    let sections: [(&str, fn()); 9] = [
         ("blocks", blocks),
+        ("small", small),
         ("mixed", mixed),
         ("single", single),
         ("pairs", pairs),
@@ -60,7 +61,7 @@ fn add_backends<'a>(race: &mut Race<'a>, messages: &'a [&'a [u8]]) {
     }
 }
 
-/// P1 of the targets.
+/// P1 of the targets is 32 KiB.
 fn blocks() {
     for size in SIZES {
         let count = (2 * MIB / size).max(32);
@@ -76,14 +77,28 @@ fn blocks() {
     }
 }
 
+/// Small files: batches of messages of a few blocks.
+fn small() {
+    for size in [20, 100, 300, KIB] {
+        let data = noise(4096 * size);
+        let messages: Vec<&[u8]> = data.chunks(size).collect();
+        let mut race = Race::new(format!("SHA-256, 4096 messages of {size} bytes, one core"), data.len());
+        race.add("sha2", || sha2_each(&messages));
+        race.add("aws-lc", || aws_lc_each(&messages));
+        add_backends(&mut race, &messages);
+        race.run(Clock::Cpu);
+    }
+}
+
 /// Batches of lengths drawn from 1 byte to 1 MiB.
 fn mixed() {
     let draws = noise(8 * 1024);
     let draw = |i: usize| u64::from_le_bytes(draws[8 * i..8 * i + 8].try_into().expect("8 bytes")) >> 11;
     let uniform = (0..128).map(|i| 1 + usize::try_from(draw(i)).expect("64 bits") % MIB);
+    // Each power of two as likely as the next, and uniform between them.
     let by_magnitude = (0..1024).map(|i| {
-        let exponent = 20.0 * draw(i) as f64 / (1_u64 << 53) as f64;
-        exponent.exp2().round() as usize
+        let floor = 1 << (draw(i) % 20);
+        floor + usize::try_from(draw(i) >> 20).expect("64 bits") % floor
     });
     for (name, lengths) in
         [("uniform", uniform.collect::<Vec<_>>()), ("uniform in magnitude", by_magnitude.collect())]
@@ -170,14 +185,16 @@ fn cores() {
 fn crossover() {
     let data = noise(16 * 32 * KIB);
     let messages: Vec<&[u8]> = data.chunks(32 * KIB).collect();
-    for (wide, lanes, narrow) in [("avx512", 16, "shani"), ("avx2", 8, "portable"), ("avx2", 8, "shani")] {
+    let meetings =
+        [("avx512", 16, "shani"), ("avx512", 16, "portable"), ("avx2", 8, "portable"), ("avx2", 8, "shani")];
+    for (wide, lanes, narrow) in meetings {
         let (Some(wide), Some(narrow)) = (Backend::named(wide), Backend::named(narrow)) else { continue };
         let title = format!("{wide:?} with all {lanes} lanes, as often as {narrow:?} with some");
         let mut race = Race::new(title, lanes * 32 * KIB);
         let mut digests = [[0; 32]; 16];
         let all = &messages[..lanes];
         race.add(wide.name(), move || wide.hash_many(all, &mut digests[..lanes]));
-        for count in 2..=lanes {
+        for count in 1..=lanes {
             let some = &messages[..count];
             race.add(&count.to_string(), move || narrow.hash_many(some, &mut digests[..count]));
         }

@@ -3,7 +3,8 @@
 //! Only the files below this module use intrinsics. Each offers its kernels as a [`Kernel`], which exists only
 //! where the CPU can run it, so that calling one asks nothing of the caller but valid pointers.
 
-#[cfg(target_arch = "aarch64")]
+// Portable code but for what `sha2` does inside, so that tests run it anywhere.
+#[cfg(any(target_arch = "aarch64", test))]
 mod armv8;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -112,4 +113,27 @@ pub(super) fn armv8() -> Option<Kernel<1>> {
 /// One stream of plain integers.
 pub(super) fn portable() -> Kernel<1> {
     Kernel { compress: portable::compress, compress_pairs: portable::compress_pairs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sha256::rounds::INITIAL;
+
+    /// The kernel for one lane that other CPUs than this one use.
+    #[test]
+    fn the_kernel_over_sha2_agrees_with_the_portable_one() {
+        let data: Vec<u8> = (0..=255).collect();
+        let over_sha2 = Kernel { compress: armv8::compress, compress_pairs: armv8::compress_pairs };
+        let states = [over_sha2, portable()].map(|kernel| {
+            let mut state = State::splat(&INITIAL);
+            // SAFETY: the four blocks of `data`, and then its first.
+            unsafe {
+                kernel.compress(&mut state, &[data.as_ptr()], 4);
+                kernel.compress_pairs(&mut state, &[data.as_ptr()]);
+            }
+            state.lane(0)
+        });
+        assert_eq!(states[0], states[1]);
+    }
 }
