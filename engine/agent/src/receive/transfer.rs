@@ -491,6 +491,7 @@ impl Transfer {
 
     fn fail(&mut self, id: FileId, reason: &str) {
         if let Some(file) = self.forget(id) {
+            self.puller.cancel(id);
             self.known_bytes -= file.assembly.layout().size_bytes();
             self.lost(&file.path, reason);
         }
@@ -505,9 +506,9 @@ impl Transfer {
         self.reporter.problem(path.as_bytes(), reason);
     }
 
+    /// Takes a file out of work. If runs of it may be wanted still, the caller cancels them: that looks at all runs.
     fn forget(&mut self, id: FileId) -> Option<FileEntry> {
         let file = self.files.remove(&id)?;
-        self.puller.cancel(id);
         self.placed_bytes -= file.placed_bytes;
         self.held_hashes -= file.assembly.hashes().len();
         Some(file)
@@ -522,6 +523,9 @@ impl Transfer {
 
     fn withdrawn(&mut self, id: FileId, path: &SafePath, reason: WithdrawReason) {
         let pending = self.forget(id).map(|file| file.assembly.layout().size_bytes());
+        if pending.is_some() {
+            self.puller.cancel(id);
+        }
         // One that is in place stands as it was: whole, and older than the source. It counts no more.
         let bytes = pending.or_else(|| self.done.remove(id));
         self.known_bytes -= bytes.unwrap_or(0);
