@@ -37,7 +37,7 @@ struct Wide<const N: usize> {
 }
 
 /// A kernel of one of the widths.
-pub(super) enum Narrowing {
+pub(super) enum Chosen {
     Sixteen(Kernel<16>),
     Eight(Kernel<8>),
     Two(Kernel<2>),
@@ -133,31 +133,31 @@ impl Backend {
     ) {
         let plan = self.0;
         match self.kernel_for(count) {
-            Narrowing::Sixteen(kernel) => {
+            Chosen::Sixteen(kernel) => {
                 let fewest = plan.sixteen.map_or(1, |wide| wide.fewest);
                 let mut rest = Lanes::run(kernel, feed, fewest, done);
                 plan.finish(&mut rest, done);
             }
-            Narrowing::Eight(kernel) => {
+            Chosen::Eight(kernel) => {
                 let fewest = plan.eight.map_or(1, |wide| wide.fewest);
                 let mut rest = Lanes::run(kernel, feed, fewest, done);
                 plan.finish(&mut rest, done);
             }
-            Narrowing::Two(_) | Narrowing::One(_) => plan.finish(feed, done),
+            Chosen::Two(_) | Chosen::One(_) => plan.finish(feed, done),
         }
     }
 
     /// The kernel that hashes `count` messages of one length the fastest.
-    pub(super) fn kernel_for(self, count: usize) -> Narrowing {
+    pub(super) fn kernel_for(self, count: usize) -> Chosen {
         let plan = self.0;
         if let Some(wide) = plan.sixteen.filter(|wide| count >= wide.fewest) {
-            Narrowing::Sixteen(wide.kernel)
+            Chosen::Sixteen(wide.kernel)
         } else if let Some(wide) = plan.eight.filter(|wide| count >= wide.fewest) {
-            Narrowing::Eight(wide.kernel)
+            Chosen::Eight(wide.kernel)
         } else if let Some(two) = plan.two.filter(|_| count >= 2) {
-            Narrowing::Two(two)
+            Chosen::Two(two)
         } else {
-            Narrowing::One(plan.one)
+            Chosen::One(plan.one)
         }
     }
 
@@ -187,6 +187,40 @@ impl Plan {
             Lanes::run(self.one, &mut last, 1, done);
         } else {
             Lanes::run(self.one, feed, 1, done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hand-overs of CPUs that have other combinations than this one.
+    #[test]
+    fn kernels_that_other_cpus_combine_agree() {
+        let wide = |kernel| Wide { kernel, fewest: 2 };
+        let portable = PLANS.last().expect("at least portable");
+        let mut plans = vec![Plan { name: "AVX-512 alone", sixteen: arch::avx512().map(wide), ..*portable }];
+        if let Some((two, one)) = arch::shani() {
+            let eight = arch::avx2().map(|kernel| Wide { kernel, fewest: 5 });
+            plans.push(Plan { name: "AVX2 over SHA", eight, two: Some(two), one, ..*portable });
+            plans.push(Plan {
+                name: "AVX-512 to the last",
+                sixteen: arch::avx512().map(wide),
+                one,
+                ..*portable
+            });
+        }
+        let data: Vec<u8> = (0..=255).cycle().take(3_000).collect();
+        let messages: Vec<&[u8]> = (0..50).map(|i| &data[..i * 541 % 2_900]).collect();
+        for plan in plans {
+            let backend = Backend(Box::leak(Box::new(plan)));
+            for count in 0..messages.len() {
+                let mut digests = [[[0xa5; 32]; 50]; 2];
+                backend.hash_many(&messages[..count], &mut digests[0][..count]);
+                Backend(portable).hash_many(&messages[..count], &mut digests[1][..count]);
+                assert_eq!(digests[0], digests[1], "{backend:?}, {count} messages");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Backend;
 use super::arch::{Kernel, State};
-use super::backend::Narrowing;
+use super::backend::Chosen;
 use super::lanes::to_digest;
 use super::rounds::INITIAL;
 use crate::Digest;
@@ -54,10 +54,10 @@ impl PairHasher {
         while done < pairs.len() {
             let (pairs, parents) = (&pairs[done..], &mut parents[done..]);
             done += match self.backend.kernel_for(pairs.len()) {
-                Narrowing::Sixteen(kernel) => self.run(kernel, pairs, parents),
-                Narrowing::Eight(kernel) => self.run(kernel, pairs, parents),
-                Narrowing::Two(kernel) => self.run(kernel, pairs, parents),
-                Narrowing::One(kernel) => self.run(kernel, pairs, parents),
+                Chosen::Sixteen(kernel) => self.run(kernel, pairs, parents),
+                Chosen::Eight(kernel) => self.run(kernel, pairs, parents),
+                Chosen::Two(kernel) => self.run(kernel, pairs, parents),
+                Chosen::One(kernel) => self.run(kernel, pairs, parents),
             };
         }
     }
