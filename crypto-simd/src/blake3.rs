@@ -52,6 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "only code of others, and slow")]
     fn blocks_merge_to_the_ordinary_hash() {
         let data: Vec<u8> = (0..5_000_u32).flat_map(u32::to_le_bytes).collect();
         for block in [1024, 2048, 4096, 8192] {

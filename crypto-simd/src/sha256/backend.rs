@@ -28,7 +28,7 @@ struct Plan {
 /// A kernel and the fewest busy lanes with which it is the fastest.
 ///
 /// Its time does not depend on how many lanes are busy. Measured on Zen 5: sixteen lanes of AVX-512 take as long as
-/// the SHA extensions for 6.6 messages or portable code for 1.2; eight lanes of AVX2 as long as portable code for 1.9.
+/// the SHA extensions for 6.5 messages or portable code for 1.1; eight lanes of AVX2 as long as portable code for 1.8.
 /// (The SHA extensions beat AVX2 at any number, so the two are never combined.)
 #[derive(Clone, Copy)]
 struct Wide<const N: usize> {
@@ -215,7 +215,7 @@ mod tests {
         let messages: Vec<&[u8]> = (0..50).map(|i| &data[..i * 541 % 2_900]).collect();
         for plan in plans {
             let backend = Backend(Box::leak(Box::new(plan)));
-            for count in 0..messages.len() {
+            for count in (0..messages.len()).step_by(if cfg!(miri) { 25 } else { 1 }) {
                 let mut digests = [[[0xa5; 32]; 50]; 2];
                 backend.hash_many(&messages[..count], &mut digests[0][..count]);
                 Backend(portable).hash_many(&messages[..count], &mut digests[1][..count]);
