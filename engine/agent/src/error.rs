@@ -25,7 +25,7 @@ pub enum RunError {
     #[error("{0}\nIs the ticket the newest one, and the sender still running with it?")]
     NotAuthorized(String),
     /// The peer cannot be reached: exit code 5.
-    #[error("{0}\nIs the sender running, and its port open from here?")]
+    #[error("unreachable: {0}\nIs the sender running, and its port open from here?")]
     Unreachable(String),
     /// Ctrl-C, or a request to end: exit code 1.
     #[error("interrupted")]

@@ -16,7 +16,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// One entry, or the reason why there is none. Times are within what a manifest carries; modes are permission bits.
+/// One entry, or the reason why there is none. Times are as the file system has them; modes are permission bits.
 #[derive(Debug)]
 pub enum Found {
     /// The offered directory itself; only when the source is a single directory, and then first.
@@ -39,7 +39,7 @@ pub enum Found {
     File {
         /// Where.
         path: SafePath,
-        /// Its inode; the mtime is within what a manifest carries only after [`Timestamp::clamped`].
+        /// Its inode.
         stat: FileStat,
     },
     /// A symbolic link, not followed.
@@ -109,7 +109,7 @@ impl<'s> Walk<'s> {
             Ok(stat) => stat,
             Err(error) => return self.problem(path.as_ref(), ProblemKind::Unreadable(error.into())),
         };
-        let (mode, mtime) = (stat.st_mode & PERMISSION_BITS, stat::mtime(&stat).clamped());
+        let (mode, mtime) = (stat.st_mode & PERMISSION_BITS, stat::mtime(&stat));
         self.pending.push_back(match path.clone() {
             None => Found::Root { mode, mtime },
             Some(path) => Found::Directory { path, mode, mtime },
@@ -183,7 +183,7 @@ impl<'s> Walk<'s> {
                 Ok(target) => self.pending.push_back(Found::Symlink {
                     path,
                     target: target.into_bytes(),
-                    mtime: stat::mtime(&stat).clamped(),
+                    mtime: stat::mtime(&stat),
                 }),
                 Err(Errno::NOENT) => {}
                 Err(error) => self.problem(Some(&path), ProblemKind::Unreadable(error.into())),

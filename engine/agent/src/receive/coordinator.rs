@@ -567,16 +567,14 @@ impl Coordinator {
     /// Puts the last things in place, tells the sender, and tells the user.
     async fn finish(&mut self) -> Result<Finish, RunError> {
         let closing = self.transfer.closing();
-        let links = closing.hardlinks.len() as u64;
         let (replica, durability) = (Arc::clone(&self.replica), self.options.durability);
-        let failures = self.workers.run(move || place::close(&replica, durability, closing)).await;
-        let failures = failures.map_err(RunError::Failed)?;
-        let failed_links = failures.len() as u64;
-        for (path, reason) in failures {
+        let closed = self.workers.run(move || place::close(&replica, durability, closing)).await;
+        let closed = closed.map_err(RunError::Failed)?;
+        for (path, reason) in closed.failures {
             self.transfer.lost(&path, &reason);
         }
         let finished = Finished {
-            files: self.transfer.done.files + links.saturating_sub(failed_links),
+            files: self.transfer.done.files + closed.links,
             bytes: self.transfer.done.bytes,
             bytes_transferred: self.transfer.transferred_bytes,
             failed: self.transfer.failed,

@@ -78,6 +78,11 @@ pub enum Event {
 /// Events that may wait for the coordinator.
 const EVENTS_MAX: usize = 1024;
 
+/// How often it is looked whether the last job has ended, and for how long at most.
+const SETTLE_TICK: Duration = Duration::from_millis(5);
+/// See [`SETTLE_TICK`].
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
 /// Receives everything, or says why not.
 ///
 /// # Errors
@@ -98,6 +103,13 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
         () = crate::send::interruption() => Err(RunError::Interrupted),
     };
     coordinator.shut_down().await;
+    // Jobs that a worker has begun cannot be called back, and may yet create files in staging.
+    let settled = async {
+        while Arc::strong_count(&replica) > 1 {
+            tokio::time::sleep(SETTLE_TICK).await;
+        }
+    };
+    let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
     if let Err(error) = replica.close()
         && ended.is_ok()
     {

@@ -90,13 +90,18 @@ pub struct Closing {
     pub root: Option<(u32, Timestamp)>,
 }
 
-/// Finishes the tree. Blocks. Returns what failed, with why.
-pub fn close(
-    replica: &Arc<Replica>,
-    durability: Durability,
-    closing: Closing,
-) -> Result<Vec<(SafePath, String)>, String> {
-    let mut failures = Vec::new();
+/// How the last things went.
+#[derive(Default)]
+pub struct Closed {
+    /// Further names that were made or there.
+    pub links: u64,
+    /// What failed, with why.
+    pub failures: Vec<(SafePath, String)>,
+}
+
+/// Finishes the tree. Blocks.
+pub fn close(replica: &Arc<Replica>, durability: Durability, closing: Closing) -> Result<Closed, String> {
+    let mut closed = Closed::default();
     let mut unplaced = closing.unplaced;
     for (path, target) in closing.hardlinks {
         let made = if unplaced.contains(&target) {
@@ -104,15 +109,18 @@ pub fn close(
         } else {
             replica.make_hardlink(&path, &target).map_err(|error| error.to_string())
         };
-        if let Err(reason) = made {
-            unplaced.insert(path.clone());
-            failures.push((path, reason));
+        match made {
+            Ok(_) => closed.links += 1,
+            Err(reason) => {
+                unplaced.insert(path.clone());
+                closed.failures.push((path, reason));
+            }
         }
     }
     // Children first: setting them changes nothing above, but a parent may become read-only.
     for DirectoryEntry { path, mode, mtime } in closing.directories.iter().rev() {
         if let Err(error) = replica.set_directory_metadata(Some(path), *mode, *mtime) {
-            failures.push((path.clone(), error.to_string()));
+            closed.failures.push((path.clone(), error.to_string()));
         }
     }
     replica.close().map_err(|error| error.to_string())?;
@@ -123,5 +131,5 @@ pub fn close(
     if durability == Durability::Synced {
         replica.sync().map_err(|error| format!("the disk did not take the data: {error}"))?;
     }
-    Ok(failures)
+    Ok(closed)
 }

@@ -133,11 +133,11 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
                 shards.spawn(move |io| serve::serve(io, serving, incoming)).await.map_err(failed("cannot serve"))?;
             }
             Some(happened) = news.recv() => {
-                if let Some(finish) = tally.note(happened, options.once, &totals, &reporter) {
+                if let Some(finish) = tally.note(happened, options.once, &totals, &serving) {
                     break finish;
                 }
             }
-            _ = ticks.tick() => tally.progress(&serving, &reporter),
+            _ = ticks.tick() => tally.progress(&serving),
             ended = &mut scanning => {
                 let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
                 return Err(RunError::Failed(format!("the scan failed: {reason}")));
@@ -146,7 +146,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
                 if options.once {
                     return Err(RunError::Interrupted);
                 }
-                break tally.end(&totals, &reporter);
+                break tally.end(&totals, &serving);
             }
         }
     };
@@ -178,11 +178,11 @@ impl Tally {
     }
 
     /// Tells how far the receivers are, while there are any.
-    fn progress(&self, serving: &Serving, reporter: &Reporter) {
+    fn progress(&self, serving: &Serving) {
         let sessions = serving.sessions();
         if !sessions.is_empty() {
             let sent: u64 = sessions.values().map(|serve| serve.sent_bytes.load(Ordering::Relaxed)).sum();
-            reporter.tell(&Event::Progress {
+            serving.reporter.tell(&Event::Progress {
                 files: serving.files.count(),
                 bytes: sent,
                 bytes_known: serving.files.total_bytes() * sessions.len() as u64,
@@ -206,8 +206,9 @@ impl Tally {
         happened: Happened,
         once: bool,
         totals: &watch::Receiver<Option<Totals>>,
-        reporter: &Reporter,
+        serving: &Serving,
     ) -> Option<Finish> {
+        let reporter = &serving.reporter;
         match happened {
             Happened::Connected(peer) => {
                 self.begun.get_or_insert_with(Instant::now);
@@ -220,7 +221,8 @@ impl Tally {
                 }
                 None
             }
-            Happened::Lost(peer, reason) => {
+            Happened::Lost(peer, reason, sent_bytes) => {
+                self.transferred += sent_bytes;
                 reporter.tell(&Event::Disconnected { peer: peer.to_string(), reason });
                 None
             }
@@ -240,16 +242,17 @@ impl Tally {
                         failed: finished.failed,
                     });
                     // What could not be offered is among what the receiver misses, if it says so.
-                    finish_of(finished.failed.max(problems(totals)))
+                    finish_of(finished.failed.max(problems(totals, serving)))
                 })
             }
         }
     }
 
     /// The end of a sender that was told to stop.
-    fn end(&self, totals: &watch::Receiver<Option<Totals>>, reporter: &Reporter) -> Finish {
-        let Totals { files, bytes, problems, .. } = totals.borrow().unwrap_or_default();
-        reporter.tell(&Event::Done {
+    fn end(&self, totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> Finish {
+        let Totals { files, bytes, .. } = totals.borrow().unwrap_or_default();
+        let problems = problems(totals, serving);
+        serving.reporter.tell(&Event::Done {
             files,
             bytes,
             bytes_transferred: self.transferred,
@@ -260,8 +263,9 @@ impl Tally {
     }
 }
 
-fn problems(totals: &watch::Receiver<Option<Totals>>) -> u64 {
-    totals.borrow().map_or(0, |totals| totals.problems)
+/// What could not be offered, or not be read when it was asked for.
+fn problems(totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> u64 {
+    totals.borrow().map_or(0, |totals| totals.problems) + serving.unreadable_files()
 }
 
 fn finish_of(failed: u64) -> Finish {

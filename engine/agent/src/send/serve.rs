@@ -18,7 +18,7 @@ use sealift_proto::wire::{Channel, Close, CloseCode, Finished, FrameKind, Hello,
 use sealift_store::{BlockIo, Source};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
@@ -66,8 +66,8 @@ pub enum Happened {
     Connected(SocketAddr),
     /// A receiver has all that it could get.
     Finished(SocketAddr, Finished, u64),
-    /// A receiver went away before that.
-    Lost(SocketAddr, String),
+    /// A receiver went away before that; payload bytes that were sent to it.
+    Lost(SocketAddr, String, u64),
     /// A peer was turned away.
     Refused(SocketAddr, String),
 }
@@ -115,6 +115,11 @@ impl Serving {
         if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             self.reporter.problem(path.as_bytes(), format!("cannot be read: {error}"));
         }
+    }
+
+    /// How many files were told to be unreadable.
+    pub fn unreadable_files(&self) -> u64 {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
     /// The table of sessions.
@@ -209,7 +214,8 @@ async fn open(
             serving.sessions().remove(&name);
             serve.ended.send_replace(true);
             if let Err(Ended::Lost(reason) | Ended::Refused(_, reason)) = &ended {
-                let _ = serving.happened.send(Happened::Lost(peer, reason.clone())).await;
+                let sent_bytes = serve.sent_bytes.load(Ordering::Relaxed);
+                let _ = serving.happened.send(Happened::Lost(peer, reason.clone(), sent_bytes)).await;
             }
             ended
         }
@@ -230,8 +236,7 @@ struct Counted<'s>(&'s Serve);
 
 impl<'s> Counted<'s> {
     fn new(serve: &'s Serve, max: usize) -> Option<Self> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let before = serve.connections.fetch_add(1, Relaxed);
+        let before = serve.connections.fetch_add(1, Ordering::Relaxed);
         let counted = Self(serve);
         (before < max).then_some(counted)
     }
@@ -239,6 +244,6 @@ impl<'s> Counted<'s> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

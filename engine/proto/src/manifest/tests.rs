@@ -222,10 +222,11 @@ fn a10_refuses_more_hashes_of_open_files_than_are_kept() {
     let mut catalog = catalog();
     catalog.admit(&sealed(&mut writer, &[file(0, 24), file(1, 24), file(2, 24)])).expect("valid");
     let hashes = vec![BlockHash([0; 32]); crate::limits::RECORD_HASHES_MAX];
-    let batches = (crate::limits::MANIFEST_OPEN_HASHES_MAX / 3).div_ceil(hashes.len()) as u32 + 1;
+    let batch_blocks = u32::try_from(hashes.len()).expect("small");
+    let batches = (crate::limits::FILE_BLOCKS_MAX / 3).div_ceil(batch_blocks) + 1;
     let refusal =
         (0..3_u64).flat_map(|id| (0..batches).map(move |batch| (id, batch))).find_map(|(id, batch)| {
-            let first = BlockIndex(batch * hashes.len() as u32);
+            let first = BlockIndex(batch * batch_blocks);
             let record = Record::Hashes { id: FileId(id), first, hashes: hashes.clone() };
             catalog.admit(&sealed(&mut writer, &[record])).err()
         });
