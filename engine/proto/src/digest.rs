@@ -139,13 +139,11 @@ fn merkle_root(leaves: &[BlockHash]) -> RootHash {
     let mut level: Vec<_> = leaves.iter().map(|hash| hash.0).collect();
     // Pairing level by level and carrying an odd node up gives RFC 6962's shape.
     while level.len() > 1 {
-        level = level
-            .chunks(2)
-            .map(|pair| match pair {
-                [left, right] => hasher.hash(left, right),
-                odd => odd[0],
-            })
-            .collect();
+        let (pairs, odd) = level.as_chunks::<2>();
+        let mut above = vec![[0; 32]; pairs.len()];
+        hasher.hash_many(pairs, &mut above);
+        above.extend_from_slice(odd);
+        level = above;
     }
     RootHash(level[0])
 }
