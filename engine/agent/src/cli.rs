@@ -125,6 +125,7 @@ enum Switch {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    raise_descriptor_limit();
     // clap prints usage errors and exits with 2, help with 0.
     let cli = Cli::parse();
     let json = match &cli.command {
@@ -141,6 +142,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Takes as many descriptors as this user may have. What is staged at a time fits the usual limit too.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn run(command: Command, reporter: &Arc<Reporter>) -> Result<Finish, RunError> {
@@ -180,6 +189,9 @@ impl ReceiveArgs {
     fn options(self) -> Result<ReceiveOptions, RunError> {
         let (ticket, dest) = match self.dest {
             Some(dest) => (read_ticket(&self.ticket_or_dest)?, dest),
+            None if self.ticket_or_dest.to_str().is_some_and(|text| Ticket::decode(text).is_ok()) => {
+                return Err(RunError::Usage("DEST is missing after the ticket".into()));
+            }
             None => (ticket_from_environment()?, PathBuf::from(self.ticket_or_dest)),
         };
         let ticket = Ticket::decode(&ticket).map_err(|error| RunError::Usage(error.to_string()))?;

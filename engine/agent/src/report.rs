@@ -179,7 +179,7 @@ impl Reporter {
                 let serving = format!("Serving on {}.", addresses.join(", "));
                 match (ticket, ticket_file) {
                     (Some(ticket), _) => {
-                        eprintln!("{serving}\nOn the other host, type:\n");
+                        let _ = writeln!(std::io::stderr().lock(), "{serving}\nOn the other host, type:\n");
                         // The one line that a program may want.
                         let _ = writeln!(std::io::stdout().lock(), "sealift receive {ticket} DEST");
                         "\nThe ticket is a secret: who has it can read the data set.".to_owned()
@@ -233,10 +233,15 @@ impl Reporter {
             }
         };
         match &self.bar {
-            Some(bar) if !bar.is_finished() => bar.suspend(|| eprintln!("{line}")),
-            _ => eprintln!("{line}"),
+            Some(bar) if !bar.is_finished() => bar.suspend(|| tell_line(&line)),
+            _ => tell_line(&line),
         }
     }
+}
+
+fn tell_line(line: &str) {
+    // A reader that went away must not stop the transfer.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]

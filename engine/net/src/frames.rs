@@ -3,10 +3,22 @@
 //! Owns neither the session's state (see `sealift_proto::session`) nor the payload's buffers: a payload is read
 //! straight into the caller's.
 
-use sealift_proto::limits::FRAME_HEADER_BYTES;
+use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, FRAME_HEADER_BYTES};
 use sealift_proto::wire::{FrameError, FrameHeader, FrameKind};
+use std::future::Future;
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+/// What is written at a time: enough for the records to be sealed in batches, little enough for a slow peer to show
+/// that it lives.
+const WRITE_PART_BYTES: usize = 256 << 10;
+
+async fn unless_dead(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let dead = || io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing");
+    timeout(Duration::from_millis(DEAD_PEER_TIMEOUT_MS), write).await.unwrap_or_else(|_| Err(dead()))
+}
 
 /// Why no frame could be read.
 #[derive(Debug, thiserror::Error)]
@@ -83,13 +95,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.send_encoded(&frame).await
     }
 
-    /// Sends bytes that are whole frames already.
+    /// Sends bytes that are whole frames already. A peer that takes nothing for [`DEAD_PEER_TIMEOUT_MS`] is given up;
+    /// one that takes little is not.
     ///
     /// # Errors
-    /// If the connection broke.
+    /// If the connection broke, or the peer takes nothing.
     pub async fn send_encoded(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.0.write_all(frames).await?;
-        self.0.flush().await
+        for part in frames.chunks(WRITE_PART_BYTES) {
+            unless_dead(self.0.write_all(part)).await?;
+        }
+        unless_dead(self.0.flush()).await
     }
 
     /// Ends the stream in order, so that the peer can tell the end from a cut.

@@ -78,7 +78,7 @@ pub const DEAD_PEER_TIMEOUT_MS: u64 = 20_000;
 
 /// Wrong answers for one block before its file is given up.
 pub const BLOCK_MISMATCHES_MAX: u32 = 3;
-/// Wrong blocks from one peer before it is banned.
+/// Runs with wrong blocks from one peer before it is banned.
 pub const PEER_MISMATCHES_MAX: u32 = 16;
 /// Bad requests on one connection answered at full speed; then each answer waits.
 pub const STRIKES_FREE: u32 = 8;

@@ -22,6 +22,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const STAGING: &str = "staging";
 const LOCK: &str = "lock";
@@ -38,6 +39,7 @@ pub struct Replica {
     _lock: OwnedFd,
     /// For messages only.
     shown: PathBuf,
+    closed: AtomicBool,
 }
 
 /// What is at a path of a replica.
@@ -81,7 +83,14 @@ impl Replica {
         let staging = make_own_directory(own.as_fd(), STAGING.as_bytes())
             .map_err(staging_failed("make .sealift/staging"))?;
         clear(staging.as_fd()).map_err(staging_failed("clear .sealift/staging"))?;
-        Ok(Self { root, own, staging: Staging::new(staging), _lock: lock, shown: dest.into() })
+        Ok(Self {
+            root,
+            own,
+            staging: Staging::new(staging),
+            _lock: lock,
+            shown: dest.into(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Makes and locks `.sealift`. Whoever held the lock before may have removed it as we opened it: then again.
@@ -123,6 +132,10 @@ impl Replica {
         let failed = |action| {
             move |source: io::Error| ReplicaError::Staging { path: self.shown.clone(), action, source }
         };
+        // A second time it might be another receiver's.
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
         clear(self.staging.dir()).map_err(failed("clear .sealift/staging"))?;
         remove(self.own.as_fd(), STAGING.as_bytes(), AtFlags::REMOVEDIR)
             .map_err(failed("remove .sealift/staging"))?;

@@ -186,10 +186,8 @@ async fn write(
                 (FrameKind::Ping, Vec::new())
             }
         };
-        match timeout(dead, writer.send(kind, 0, &body)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return from_io(error),
-            Err(_) => return Heard::Lost("the sender takes nothing".into()),
+        if let Err(error) = writer.send(kind, 0, &body).await {
+            return from_io(error);
         }
     }
 }

@@ -106,6 +106,7 @@ enum Slot {
 struct DataConnection {
     jobs: mpsc::Sender<FetchJob>,
     heard_ms: Arc<AtomicU64>,
+    owed_since_ms: Arc<AtomicU64>,
     /// Since when it is ready for fetches.
     up_ms: Option<u64>,
 }
@@ -328,6 +329,7 @@ impl Coordinator {
         match down {
             Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
             Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
+            Down::Failed(reason) => return Err(RunError::Failed(format!("a task failed: {reason}"))),
             Down::Lost(reason) => self.link.last_failure = reason,
         }
         let others = !self.connections.is_empty();
@@ -346,13 +348,17 @@ impl Coordinator {
     fn tick(&mut self) -> Result<(), RunError> {
         self.reporter.tell(&self.transfer.progress());
         self.transfer.give_up_waiting();
-        while self.workers_jobs.try_join_next().is_some() {}
+        while let Some(ended) = self.workers_jobs.try_join_next() {
+            ended.map_err(|error| RunError::Failed(format!("a job failed: {error}")))?;
+        }
         let now = Instant::now();
         if self.link.redial_at.is_some_and(|at| at <= now) {
             self.dial();
         }
         for (id, connection) in &self.connections {
-            self.transfer.puller.handle_heard(*id, connection.heard_ms.load(Ordering::Relaxed));
+            // While the sender owes nothing, or we do not read, it is not silent.
+            let owed_since = connection.owed_since_ms.load(Ordering::Relaxed);
+            self.transfer.puller.handle_heard(*id, owed_since.min(self.now_ms()));
         }
         for id in self.transfer.puller.silent(self.now_ms()) {
             self.data_down(id, Down::Lost("the connection is silent".into()))?;
@@ -406,7 +412,8 @@ impl Coordinator {
         if self.link.open.is_some() {
             self.grant_credit();
             for reject in std::mem::take(&mut self.transfer.rejects) {
-                self.say(FrameKind::Reject, reject.encode());
+                // One that is not told costs the sender nothing but a look at its file.
+                let _ = self.say(FrameKind::Reject, reject.encode());
             }
             self.open_connections().await?;
         }
@@ -432,17 +439,16 @@ impl Coordinator {
         // In halves, so that credit is not granted segment by segment.
         if self.link.credit + waiting <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
             let segments = CREDIT_AIM - self.link.credit - waiting;
-            self.link.credit += segments;
-            self.say(FrameKind::Credit, Credit { segments }.encode());
+            if self.say(FrameKind::Credit, Credit { segments }.encode()) {
+                self.link.credit += segments;
+            }
         }
     }
 
     /// Puts a frame into the control connection's outbox. One that is full belongs to a sender that takes nothing,
-    /// which the connection itself finds out.
-    fn say(&self, kind: FrameKind, body: Vec<u8>) {
-        if let Some(outbox) = &self.link.outbox {
-            let _ = outbox.try_send((kind, body));
-        }
+    /// which the connection itself finds out. Whether there was room.
+    fn say(&self, kind: FrameKind, body: Vec<u8>) -> bool {
+        self.link.outbox.as_ref().is_some_and(|outbox| outbox.try_send((kind, body)).is_ok())
     }
 
     async fn open_connections(&mut self) -> Result<(), RunError> {
@@ -458,6 +464,7 @@ impl Coordinator {
             self.next_connection += 1;
             let (jobs, received) = mpsc::channel(FETCHES_OUTSTANDING_MAX);
             let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
+            let owed_since_ms = Arc::new(AtomicU64::new(data::NOTHING_OWED));
             let task = data::Task {
                 id,
                 address,
@@ -467,10 +474,11 @@ impl Coordinator {
                 replica: Arc::clone(&self.replica),
                 events: self.events_in.clone(),
                 heard_ms: Arc::clone(&heard_ms),
+                owed_since_ms: Arc::clone(&owed_since_ms),
                 started: self.started,
             };
             self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
-            self.connections.insert(id, DataConnection { jobs, heard_ms, up_ms: None });
+            self.connections.insert(id, DataConnection { jobs, heard_ms, owed_since_ms, up_ms: None });
             self.slots[index] = Slot::Taken(id);
         }
         Ok(())
@@ -497,6 +505,7 @@ impl Coordinator {
     async fn start_preparations(&mut self) -> Result<(), RunError> {
         let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
         while self.transfer.jobs < JOBS_MAX
+            && self.transfer.may_stage()
             && let Some(preparation) = self.transfer.preparations.pop_front()
         {
             self.transfer.jobs += 1;
@@ -517,7 +526,9 @@ impl Coordinator {
                 Preparation::Compare(large) => {
                     let prepare = move |io| async move {
                         let id = large.id;
-                        let prepared = local::prepare(io, algorithm, replica, large).await;
+                        // In a task of its own, so that a panic is an answer too.
+                        let task = tokio::task::spawn_local(local::prepare(io, algorithm, replica, large));
+                        let prepared = task.await.unwrap_or_else(|error| Prepared::Failed(error.to_string()));
                         let _ = events.send(Event::Prepared(id, prepared)).await;
                     };
                     self.shards.spawn(prepare).await.map_err(no_shard)?;
@@ -596,7 +607,8 @@ impl Coordinator {
         let heard = async {
             while self.link.open.is_none() && kind == FrameKind::Finished {
                 // The sender must not wait for a receiver that is done: it is told even after a break.
-                if self.link.redial_at.take().is_some() {
+                if let Some(at) = self.link.redial_at.take() {
+                    tokio::time::sleep_until(at.into()).await;
                     self.dial();
                 }
                 match self.events.recv().await {
@@ -612,7 +624,7 @@ impl Coordinator {
             if self.link.open.is_none() {
                 return;
             }
-            self.say(kind, body);
+            let _ = self.say(kind, body);
             if kind == FrameKind::Close {
                 self.link.outbox = None;
             }

@@ -30,10 +30,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Payload is taken from the connection in pieces of this size, so that a slow one is seen to be alive.
 const FILL_BYTES: usize = 64 << 10;
+/// See [`Task::owed_since_ms`].
+pub const NOTHING_OWED: u64 = u64::MAX;
 /// Large files whose handles a connection keeps.
 const OPEN_FILES_MAX: usize = 16;
 
@@ -56,8 +59,16 @@ pub struct Task {
     pub events: mpsc::Sender<Event>,
     /// When anything was last heard: milliseconds since `started`.
     pub heard_ms: Arc<AtomicU64>,
+    /// Since when the sender owes bytes that have not come and that we would read, or [`NOTHING_OWED`].
+    pub owed_since_ms: Arc<AtomicU64>,
     /// The transfer's clock.
     pub started: Instant,
+}
+
+impl Task {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NOTHING_OWED - 1)
+    }
 }
 
 /// A fetch with what is needed to verify and place its answers.
@@ -127,6 +138,8 @@ pub enum Down {
     Closed(Close),
     /// The sender broke the protocol.
     Broken(String),
+    /// A task of ours failed.
+    Failed(String),
 }
 
 impl From<ReadError> for Down {
@@ -173,6 +186,9 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
             let id = fetch.id;
             {
                 let mut due = due.borrow_mut();
+                if due.0.is_empty() {
+                    task.owed_since_ms.store(task.now_ms(), Ordering::Relaxed);
+                }
                 due.1.insert(id, (fetch.runs.clone(), places));
                 due.0.push(fetch);
             }
@@ -182,11 +198,16 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
         }
         Down::Lost("given up".into())
     };
-    let answers = Answers { io, task, due: &due, session, open: Rc::default() };
+    let tasks = Rc::new(RefCell::new(JoinSet::new()));
+    let answers =
+        Answers { io, task: task.clone(), due: &due, session, open: Rc::default(), tasks: Rc::clone(&tasks) };
     let down = tokio::select! {
         down = asking => down,
         down = answers.read(&mut reader) => down,
     };
+    // What was received whole is written before the connection counts as gone, and asked of nobody else meanwhile.
+    let mut tasks = std::mem::take(&mut *tasks.borrow_mut());
+    while tasks.join_next().await.is_some() {}
     if let Down::Broken(reason) = &down {
         close(&mut writer, Close { code: CloseCode::Protocol, reason: reason.clone() }).await;
     }
@@ -223,6 +244,7 @@ struct Answers<'c> {
     due: &'c RefCell<Owed>,
     session: Session,
     open: Rc<RefCell<Vec<(FileId, ShardFile)>>>,
+    tasks: Rc<RefCell<JoinSet<()>>>,
 }
 
 /// The answers of a fetch as they come in.
@@ -288,7 +310,14 @@ impl Answers<'_> {
                 runs,
                 places,
             };
-            tokio::task::spawn_local(verify.verify_and_write(parcel));
+            let mut tasks = self.tasks.borrow_mut();
+            while let Some(ended) = tasks.try_join_next() {
+                ended.map_err(|error| Down::Failed(error.to_string()))?;
+            }
+            tasks.spawn_local(verify.verify_and_write(parcel));
+            if self.due.borrow().0.is_empty() {
+                self.task.owed_since_ms.store(NOTHING_OWED, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -316,7 +345,9 @@ impl Answers<'_> {
         let bytes = run.bytes as usize;
         if buf.is_none() {
             // All runs of a fetch fit one buffer: it asks for at most one run's bytes, or for one large block.
+            self.task.owed_since_ms.store(NOTHING_OWED, Ordering::Relaxed);
             *buf = Some(self.io.pool().acquire(bytes.max(RUN_BYTES_MAX)).await);
+            self.heard();
         }
         let buf = buf.as_mut().expect("just acquired");
         let start = buf.len();
@@ -331,8 +362,9 @@ impl Answers<'_> {
     }
 
     fn heard(&self) {
-        let now = u64::try_from(self.task.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = self.task.now_ms();
         self.task.heard_ms.store(now, Ordering::Relaxed);
+        self.task.owed_since_ms.store(now, Ordering::Relaxed);
     }
 }
 

@@ -43,8 +43,11 @@ pub struct FileEntry {
     pub asked: u32,
     /// Bytes of the blocks in place.
     pub placed_bytes: u64,
-    /// Whether the file at its place is another entry's too, and must not be kept as it is.
-    pub is_shared: bool,
+    /// Whether the file at its place must not be kept even if it is the same: it is another entry's too, or about to
+    /// be replaced.
+    pub must_copy: bool,
+    /// Whether it counts as staged.
+    pub holds_staged: bool,
 }
 
 /// How far a file is.
@@ -78,7 +81,8 @@ impl FileEntry {
             stage: Stage::Announced,
             asked: 0,
             placed_bytes: 0,
-            is_shared: false,
+            must_copy: false,
+            holds_staged: false,
         }
     }
 

@@ -19,6 +19,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
+/// Zeros that are hashed for one file, in bytes: what lies in holes beyond that is fetched. (With SHA-256 one block
+/// stands for all.)
+const ZEROS_HASHED_MAX: u64 = 16 << 30;
 /// Runs of one file that are compared or copied at a time.
 const RUNS_AHEAD: usize = 4;
 
@@ -346,6 +349,7 @@ fn blocks_in_holes(algorithm: HashAlgorithm, large: &Large) -> Vec<BlockIndex> {
     };
     // SHA-256 of a whole block of zeros is always the same.
     let mut whole = None;
+    let mut hashed_bytes = 0;
     let mut present = Vec::new();
     for hole in large.holes.iter() {
         let first = hole.start.div_ceil(layout.block_size().bytes());
@@ -357,8 +361,12 @@ fn blocks_in_holes(algorithm: HashAlgorithm, large: &Large) -> Vec<BlockIndex> {
             }
             let expected = if algorithm == HashAlgorithm::Sha256 && bytes == layout.block_size().bytes() {
                 *whole.get_or_insert_with(|| hash(block, bytes))
-            } else {
+            } else if hashed_bytes + bytes <= ZEROS_HASHED_MAX {
+                hashed_bytes += bytes;
                 hash(block, bytes)
+            } else {
+                // Fetched, like any other.
+                return present;
             };
             if expected == large.hashes[block.0 as usize] {
                 present.push(block);

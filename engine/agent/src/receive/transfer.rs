@@ -12,14 +12,14 @@ use crate::error::RunError;
 use crate::report::{Event, Reporter};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{self, BlockHash, HashAlgorithm, RootHash};
-use sealift_proto::limits::MANIFEST_OPEN_HASHES_MAX;
+use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
 use sealift_proto::manifest::{Catalog, Metadata, Problem, Record, SegmentSeq, WithdrawReason};
 use sealift_proto::path::SafePath;
-use sealift_proto::transfer::assembly::Wholeness;
+use sealift_proto::transfer::assembly::{Assembly, Wholeness};
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
 use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
 use sealift_store::{FileStat, Ready, Replica, Timestamp};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,10 @@ use std::time::{Duration, Instant};
 const AWAITING_MAX: Duration = Duration::from_secs(60);
 /// Files that may be in work before no more of the manifest is asked for.
 const FILES_PENDING_MAX: usize = 8192;
+/// Files that may be staged at a time, those being prepared included. More than a manifest may leave unsealed, so that
+/// some of them always go on by themselves.
+const STAGED_MAX: usize = 256;
+const _: () = assert!(STAGED_MAX > 2 * MANIFEST_OPEN_FILES_MAX);
 /// Runs that may wait before no more of the manifest is asked for.
 const RUNS_WAITING_MAX: usize = 8192;
 
@@ -67,11 +71,21 @@ pub struct Transfer {
     catalog: Catalog,
     files: HashMap<FileId, FileEntry>,
     directories: Vec<DirectoryEntry>,
-    hardlinks: Vec<(FileId, SafePath, SafePath)>,
+    /// Further names by number: the path, and the file's first name.
+    hardlinks: BTreeMap<FileId, (SafePath, SafePath)>,
     /// Paths whose entry could not be had, so that no further name is made of what was there before.
     unplaced: HashSet<SafePath>,
     /// Files with several names that an entry has claimed: a second entry must not share them.
     claimed: HashSet<(u64, u64)>,
+    /// Paths that count as failed.
+    lost: HashSet<SafePath>,
+    /// Paths of which an older version may yet be renamed into place: what is there now must not be kept as it is.
+    settling: HashSet<SafePath>,
+    /// Files that hold a staged file, and so a descriptor.
+    staged: usize,
+    /// Files that wait for word of the source.
+    awaiting: usize,
+    last_segment: Instant,
     /// Hashes of files in work.
     held_hashes: usize,
     root: Option<(u32, Timestamp)>,
@@ -104,7 +118,12 @@ impl Transfer {
             catalog: Catalog::new(options.ticket.verify_key.clone()),
             files: HashMap::new(),
             directories: Vec::new(),
-            hardlinks: Vec::new(),
+            hardlinks: BTreeMap::new(),
+            lost: HashSet::new(),
+            settling: HashSet::new(),
+            staged: 0,
+            awaiting: 0,
+            last_segment: Instant::now(),
             unplaced: HashSet::new(),
             claimed: HashSet::new(),
             held_hashes: 0,
@@ -129,7 +148,8 @@ impl Transfer {
 
     /// Whether more of the manifest can be taken up now.
     pub fn wants_segments(&self) -> bool {
-        self.files.len() < FILES_PENDING_MAX
+        // Those that wait for word are freed by the manifest alone.
+        self.files.len() - self.awaiting < FILES_PENDING_MAX
             && self.puller.waiting() < RUNS_WAITING_MAX
             && self.held_hashes < HASHES_HELD_MAX
     }
@@ -137,6 +157,11 @@ impl Transfer {
     /// Whether every entry of a manifest that has ended is in place or given up.
     pub fn is_complete(&self) -> bool {
         self.catalog.ended() && self.files.is_empty() && self.jobs == 0
+    }
+
+    /// Whether one more file may be staged: each holds a descriptor until it is in place.
+    pub fn may_stage(&self) -> bool {
+        self.staged + self.jobs < STAGED_MAX
     }
 
     /// Whether nothing but publishing is left of what is known.
@@ -157,7 +182,7 @@ impl Transfer {
     /// What is left to do when it is complete.
     pub fn closing(&mut self) -> Closing {
         Closing {
-            hardlinks: self.hardlinks.drain(..).map(|(_, path, target)| (path, target)).collect(),
+            hardlinks: std::mem::take(&mut self.hardlinks).into_values().collect(),
             unplaced: std::mem::take(&mut self.unplaced),
             directories: std::mem::take(&mut self.directories),
             root: self.root,
@@ -173,6 +198,7 @@ impl Transfer {
             .catalog
             .admit(bytes)
             .map_err(|error| RunError::Hostile { code: CloseCode::BadManifest, what: error.to_string() })?;
+        self.last_segment = Instant::now();
         for record in records {
             self.record(record);
         }
@@ -194,7 +220,9 @@ impl Transfer {
                     self.lost(&path, &error.to_string());
                 }
             }
-            Record::Hardlink { id, path, target } => self.hardlinks.push((id, path, target)),
+            Record::Hardlink { id, path, target } => {
+                self.hardlinks.insert(id, (path, target));
+            }
             Record::SmallFile { id, path, metadata, layout, hash } => {
                 self.announce(id, path, &metadata, layout);
                 if layout.blocks() > 0 {
@@ -234,7 +262,9 @@ impl Transfer {
     fn announce(&mut self, id: FileId, path: SafePath, of: &Metadata, layout: Layout) {
         let metadata = self.metadata(Some(&path), of);
         self.known_bytes += layout.size_bytes();
-        self.files.insert(id, FileEntry::new(path, metadata, layout));
+        let mut file = FileEntry::new(path, metadata, layout);
+        file.must_copy = self.settling.contains(&file.path);
+        self.files.insert(id, file);
     }
 
     fn hashes(&mut self, id: FileId, hashes: &[BlockHash]) {
@@ -288,7 +318,7 @@ impl Transfer {
             hashes: file.assembly.hashes().into(),
             holes: Arc::clone(&file.holes),
             metadata: (file.mode, file.mtime),
-            same: if file.is_shared { IfSame::IsCopied } else { IfSame::Stays },
+            same: if file.must_copy { IfSame::IsCopied } else { IfSame::Stays },
         }));
     }
 
@@ -303,7 +333,7 @@ impl Transfer {
                 Err(error) => self.fail(id, &error.to_string()),
             }
         } else {
-            file.is_shared = true;
+            file.must_copy = true;
             self.prepare(id, Preparation::Compare);
         }
     }
@@ -314,6 +344,7 @@ impl Transfer {
         for (id, found) in found {
             let Some(file) = self.files.get_mut(&id) else { continue };
             match found {
+                Found::Same | Found::Linked(_) if file.must_copy => self.prepare(id, Preparation::Compare),
                 Found::Same => self.in_place(id),
                 Found::Linked(stat) => self.claim(id, &stat),
                 Found::Failed(error) => self.fail(id, &error.to_string()),
@@ -341,6 +372,8 @@ impl Transfer {
             Prepared::Failed(reason) => self.fail(id, &reason),
             Prepared::Staged { staged, present } => {
                 file.stage = Stage::FetchingStaged(staged);
+                file.holds_staged = true;
+                self.staged += 1;
                 self.mark(id, present.into_iter());
                 self.ask(id);
                 self.check_whole(id);
@@ -485,6 +518,7 @@ impl Transfer {
         // It may have been withdrawn while it was published: then it stands until its next version.
         if let Some(file) = self.forget(id) {
             self.unplaced.remove(&file.path);
+            self.failed -= u64::from(self.lost.remove(&file.path));
             self.done.add(id, file.assembly.layout().size_bytes());
         }
     }
@@ -499,7 +533,7 @@ impl Transfer {
 
     /// An entry cannot be had.
     pub fn lost(&mut self, path: &SafePath, reason: &str) {
-        self.failed += 1;
+        self.failed += u64::from(self.lost.insert(path.clone()));
         self.unplaced.insert(path.clone());
         // The store's errors begin with the path, which stands for itself here.
         let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(reason);
@@ -511,25 +545,36 @@ impl Transfer {
         let file = self.files.remove(&id)?;
         self.placed_bytes -= file.placed_bytes;
         self.held_hashes -= file.assembly.hashes().len();
+        self.staged -= usize::from(file.holds_staged);
+        self.awaiting -= usize::from(matches!(file.stage, Stage::Awaiting(_)));
         Some(file)
     }
 
     fn await_word(&mut self, id: FileId) {
-        if let Some(file) = self.files.get_mut(&id) {
-            file.stage = Stage::Awaiting(Instant::now());
+        // Nothing of it is of use any more but its name.
+        if let Some(mut file) = self.forget(id) {
             self.puller.cancel(id);
+            file.assembly = Assembly::new(file.assembly.layout());
+            file.placed_bytes = 0;
+            file.holds_staged = false;
+            file.stage = Stage::Awaiting(Instant::now());
+            self.awaiting += 1;
+            self.files.insert(id, file);
         }
     }
 
     fn withdrawn(&mut self, id: FileId, path: &SafePath, reason: WithdrawReason) {
-        let pending = self.forget(id).map(|file| file.assembly.layout().size_bytes());
-        if pending.is_some() {
+        let pending = self.forget(id).map(|file| {
             self.puller.cancel(id);
-        }
+            if matches!(file.stage, Stage::Publishing) {
+                self.settling.insert(file.path.clone());
+            }
+            file.assembly.layout().size_bytes()
+        });
         // One that is in place stands as it was: whole, and older than the source. It counts no more.
         let bytes = pending.or_else(|| self.done.remove(id));
         self.known_bytes -= bytes.unwrap_or(0);
-        self.hardlinks.retain(|(of, ..)| *of != id);
+        self.hardlinks.remove(&id);
         self.unplaced.insert(path.clone());
         match reason {
             WithdrawReason::Superseded => {}
@@ -544,6 +589,10 @@ impl Transfer {
 
     /// Gives up files of which the sender promised word and gave none.
     pub fn give_up_waiting(&mut self) {
+        // While the manifest goes on, or has no end, word may yet come.
+        if !self.catalog.ended() || self.last_segment.elapsed() <= AWAITING_MAX {
+            return;
+        }
         let overdue =
             |file: &FileEntry| matches!(file.stage, Stage::Awaiting(since) if since.elapsed() > AWAITING_MAX);
         let ids: Vec<FileId> =

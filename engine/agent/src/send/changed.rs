@@ -20,10 +20,15 @@ impl ChangedFiles {
         self.bell.notify_one();
     }
 
+    /// Takes what is there.
+    pub fn try_take(&self) -> HashSet<FileId> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Takes what is there, waiting for at least one.
     pub async fn take(&self) -> HashSet<FileId> {
         loop {
-            let taken = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            let taken = self.try_take();
             if !taken.is_empty() {
                 return taken;
             }

@@ -2,16 +2,15 @@
 
 use super::serve::{Ended, Halves, Happened, Serve, Serving, close, protocol};
 use sealift_net::{ConnectionReader, ConnectionWriter, FrameReader, FrameWriter};
-use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, PING_INTERVAL_MS};
+use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, PING_INTERVAL_MS, STRIKES_MAX};
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::session::Session;
 use sealift_proto::wire::{Close, CloseCode, Credit, Finished, FrameHeader, FrameKind, Reject};
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Control frames that were read and wait to be heard.
 const FRAMES_AHEAD_MAX: usize = 16;
@@ -75,6 +74,7 @@ async fn talk(
     let mut segments = serving.log.watch();
     let mut ending = serving.ending.clone();
     let mut credit = 0_u32;
+    let mut rejects = 0;
     let mut last_heard = Instant::now();
     let mut ticks = interval(Duration::from_millis(PING_INTERVAL_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +82,7 @@ async fn talk(
         let written = *segments.borrow_and_update();
         while credit > 0 && next.0 < written {
             let Some(segment) = serving.log.segment(next)? else { break };
-            timed(writer.send(FrameKind::Segment, 0, &segment)).await?;
+            writer.send(FrameKind::Segment, 0, &segment).await?;
             next.0 += 1;
             credit -= 1;
         }
@@ -100,6 +100,10 @@ async fn talk(
                     FrameKind::Reject => {
                         // A block that did not match: if the file has changed, the scanner finds it so.
                         let rejected = Reject::decode(&body).map_err(protocol)?;
+                        rejects += 1;
+                        if rejects > STRIKES_MAX {
+                            return Err(Ended::Refused(CloseCode::Flood, "too many rejects".into()));
+                        }
                         super::data::report_if_changed(serving, rejected.file)?;
                     }
                     FrameKind::Finished => {
@@ -109,7 +113,7 @@ async fn talk(
                         let _ = serving.happened.send(Happened::Finished(serve.peer, finished, sent)).await;
                         return Ok(());
                     }
-                    FrameKind::Ping => timed(writer.send(FrameKind::Pong, header.request, &[])).await?,
+                    FrameKind::Ping => writer.send(FrameKind::Pong, header.request, &[]).await?,
                     FrameKind::Close => {
                         let Close { code, reason } = Close::decode(&body).map_err(protocol)?;
                         return Err(Ended::Lost(format!("closed by the receiver ({code:?}: {reason})")));
@@ -126,19 +130,11 @@ async fn talk(
                 if last_heard.elapsed() >= DEAD_PEER_TIMEOUT {
                     return Err(Ended::Lost("silent for too long".into()));
                 }
-                timed(writer.send(FrameKind::Ping, 0, &[])).await?;
+                writer.send(FrameKind::Ping, 0, &[]).await?;
             }
             _ = ending.wait_for(|&ending| ending) => {
                 return Err(Ended::Refused(CloseCode::ShuttingDown, "the sender is ending".into()));
             }
         }
-    }
-}
-
-/// A write that a dead peer cannot hold up for ever.
-async fn timed(write: impl Future<Output = std::io::Result<()>>) -> Result<(), Ended> {
-    match timeout(DEAD_PEER_TIMEOUT, write).await {
-        Ok(written) => Ok(written?),
-        Err(_) => Err(Ended::Lost("took nothing for too long".into())),
     }
 }

@@ -7,7 +7,7 @@
 use super::log::Offered;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
 use sealift_proto::block::{FileId, Layout};
-use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, RUN_BYTES_MAX};
+use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, FRAME_HEADER_BYTES, RUN_BYTES_MAX};
 use sealift_proto::path::SafePath;
 use sealift_proto::session::Session;
 use sealift_proto::transfer::serve::{Answer, Judged, Server};
@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
 
 /// Fetches of one connection that may hold buffers at a time, while there are few connections.
 const PREPARED_MAX: usize = 5;
@@ -75,12 +74,7 @@ pub async fn run(
         while let Some(next) = due.recv().await {
             let internal = |_| Ended::Refused(CloseCode::Internal, "a reading task failed".into());
             let Prepared { buf, payload_bytes } = next.await.map_err(internal)?;
-            match timeout(Duration::from_millis(DEAD_PEER_TIMEOUT_MS), writer.send_encoded(buf.as_slice()))
-                .await
-            {
-                Ok(written) => written?,
-                Err(_) => return Err(Ended::Lost("took nothing for too long".into())),
-            }
+            writer.send_encoded(buf.as_slice()).await?;
             serve.sent_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
             server.borrow_mut().handle_answered();
             drop(buf);
@@ -101,8 +95,9 @@ thread_local! {
     static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A connection's share of its shard's buffers: all connections together may hold half of them, but each may hold
-/// one. So a receiver that takes nothing for a while does not keep the others from their data.
+/// A connection's share of its shard's buffers: all connections together may hold half of the standard ones, but each
+/// may hold one. So a receiver that takes nothing for a while does not keep a few others from their data. It is no
+/// defence against one that opens connections by the hundred, nor for the few buffers of blocks over 1 MiB.
 struct PoolShare {
     held: Cell<usize>,
     given_back: Notify,
@@ -174,7 +169,8 @@ impl Preparer {
         offered: OfferedById,
     ) -> oneshot::Receiver<Prepared> {
         let payload: usize = judged.answers.iter().map(payload_bytes).sum();
-        let buf = self.io.pool().acquire(payload.max(RUN_BYTES_MAX)).await;
+        let one_frame = payload + FRAME_HEADER_BYTES + BLOCKS_PREFIX_BYTES;
+        let buf = self.io.pool().acquire(one_frame.max(RUN_BYTES_MAX)).await;
         let (done, result) = oneshot::channel();
         let (io, serving, open) = (self.io.clone(), Arc::clone(&self.serving), Rc::clone(&self.open));
         tokio::task::spawn_local(async move {

@@ -38,6 +38,8 @@ const ITEMS_AHEAD_MAX: usize = 64;
 const SEGMENT_DELAY: Duration = Duration::from_millis(50);
 /// A file that changed is tried this many times in all.
 const ATTEMPTS_MAX: u32 = 3;
+/// A file that was left alone for so long is tried as often again.
+const ATTEMPTS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Before a file that changed is read again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -278,14 +280,11 @@ impl Feeder {
         let at = path.clone();
         let opened = self.io.blocking(move || {
             let (file, stat) = source.open_file(&at)?;
-            // Holes are a saving, not a fact that must be carried: a file system that can't say has none.
-            let holes = holes(&file, stat.size_bytes).unwrap_or_default();
-            Ok::<_, io::Error>((Arc::new(file), stat, holes))
+            Ok::<_, io::Error>((Arc::new(file), stat))
         });
-        let opened = opened
-            .await
-            .and_then(|(file, stat, holes)| Ok((self.io.attach(Arc::clone(&file))?, file, stat, holes)));
-        let (on_shard, file, mut stat, holes) = match opened {
+        let opened =
+            opened.await.and_then(|(file, stat)| Ok((self.io.attach(Arc::clone(&file))?, file, stat)));
+        let (on_shard, file, mut stat) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let _ = items.send(Item::Failed { path, error }).await;
@@ -300,6 +299,9 @@ impl Feeder {
             stat = FileStat::of(&file).unwrap_or(stat);
         }
         let at_rest = is_at_rest(&stat, SystemTime::now());
+        let of = Arc::clone(&file);
+        // Holes are a saving, not a fact that must be carried: a file system that can't say has none.
+        let holes = self.io.blocking(move || holes(&of, stat.size_bytes)).await.unwrap_or_default();
         let Some(layout) = Layout::new(stat.size_bytes, BlockSize::for_file(stat.size_bytes)) else {
             let reason = "is larger than a file may be".to_owned();
             let path = path.as_bytes().to_vec();
@@ -338,7 +340,7 @@ struct Sequencer {
     /// A file whose runs are coming.
     open: Option<Open>,
     /// How often a file that changed was tried.
-    attempts: HashMap<SafePath, u32>,
+    attempts: HashMap<SafePath, (u32, Instant)>,
     /// Files to be read again.
     again: Vec<Wanted>,
     /// Further names of files that are read again, with the first names: they follow when those stand.
@@ -457,8 +459,10 @@ impl Sequencer {
         let id = self.number(Some(&Offered { path: path.clone(), layout, stat }))?;
         let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
         self.push(&Record::File { id, path: path.clone(), metadata, layout })?;
-        for holes in holes.chunks(RECORD_HOLES_MAX) {
-            let hole = |hole: &Range<u64>| Hole { offset: hole.start, len: hole.end - hole.start };
+        // The file may have shrunk since: what is signed must make sense all the same.
+        let within: Vec<_> = holes.iter().filter(|hole| hole.end <= layout.size_bytes()).collect();
+        for holes in within.chunks(RECORD_HOLES_MAX) {
+            let hole = |hole: &&Range<u64>| Hole { offset: hole.start, len: hole.end - hole.start };
             self.push(&Record::Holes { id, holes: holes.iter().map(hole).collect() })?;
         }
         self.open = Some(Open { id, path, stat, at_rest, hashes: Vec::new(), failure: None });
@@ -603,7 +607,13 @@ impl Sequencer {
     }
 
     fn may_try_again(&mut self, path: &SafePath) -> bool {
-        let attempts = self.attempts.entry(path.clone()).or_insert(1);
+        let now = Instant::now();
+        let (attempts, last) = self.attempts.entry(path.clone()).or_insert((1, now));
+        // What changes once in a while is not what keeps changing.
+        if last.elapsed() >= ATTEMPTS_FORGOTTEN_AFTER {
+            *attempts = 1;
+        }
+        *last = now;
         *attempts += 1;
         *attempts <= ATTEMPTS_MAX
     }
@@ -666,7 +676,12 @@ impl Sequencer {
         }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let segment = self.writer.finish(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX));
-        self.scan.log.append(&segment)
+        self.scan.log.append(&segment)?;
+        // Receivers wait for word of files that they found changed, and a scan may take long.
+        for id in self.scan.changed.try_take() {
+            self.withdraw_changed(id)?;
+        }
+        Ok(())
     }
 
     /// Says that everything has been said.

@@ -108,7 +108,7 @@ pub struct Puller {
     connections: BTreeMap<ConnectionId, InFlight>,
     cancelled: HashSet<FileId>,
     mismatches: HashMap<(FileId, BlockIndex), u32>,
-    wrong_blocks: u32,
+    wrong_runs: u32,
     next_fetch: u64,
     fetches_max: usize,
 }
@@ -128,7 +128,7 @@ impl Puller {
             connections: BTreeMap::new(),
             cancelled: HashSet::new(),
             mismatches: HashMap::new(),
-            wrong_blocks: 0,
+            wrong_runs: 0,
             next_fetch: 1,
             fetches_max: fetches_max.clamp(1, limits::FETCHES_OUTSTANDING_MAX),
         }
@@ -210,7 +210,7 @@ impl Puller {
     /// Something came in on a connection: it lives.
     pub fn handle_heard(&mut self, connection: ConnectionId, now_ms: u64) {
         if let Some(in_flight) = self.connections.get_mut(&connection) {
-            in_flight.heard_ms = now_ms;
+            in_flight.heard_ms = in_flight.heard_ms.max(now_ms);
         }
     }
 
@@ -238,7 +238,7 @@ impl Puller {
             }
         }
         self.forget_cancelled();
-        if self.wrong_blocks >= limits::PEER_MISMATCHES_MAX {
+        if self.wrong_runs >= limits::PEER_MISMATCHES_MAX {
             verdicts.push(Verdict::Ban);
         }
         Ok(verdicts)
@@ -250,8 +250,8 @@ impl Puller {
             Outcome::Refused(problem) => verdicts.push(Verdict::GiveUp(run.file, Loss::Refused(*problem))),
             Outcome::NotWritten => verdicts.push(Verdict::GiveUp(run.file, Loss::NotWritten)),
             Outcome::Mismatch(blocks) => {
+                self.wrong_runs += 1;
                 for &block in blocks {
-                    self.wrong_blocks += 1;
                     let times = self.mismatches.entry((run.file, block.first)).or_default();
                     *times += 1;
                     if *times >= limits::BLOCK_MISMATCHES_MAX {
@@ -312,6 +312,12 @@ impl DueAnswers {
     /// A fetch is about to be sent.
     pub fn push(&mut self, fetch: Fetch) {
         self.fetches.push_back(fetch);
+    }
+
+    /// Whether every fetch is answered, or is with the run accepted last.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fetches.is_empty()
     }
 
     /// The oldest unanswered run, if the frame is its answer.
