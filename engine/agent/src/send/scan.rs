@@ -132,8 +132,11 @@ pub async fn run(io: BlockIo, scan: Scan, writer: SegmentWriter) -> io::Result<I
         let wanted = std::mem::take(&mut sequencer.again);
         if wanted.is_empty() {
             sequencer.end()?;
-            for id in scan.changed.take().await {
-                sequencer.withdraw_changed(id)?;
+            // Not so if files were found changed in this very moment.
+            if sequencer.ended {
+                for id in scan.changed.take().await {
+                    sequencer.withdraw_changed(id)?;
+                }
             }
             continue;
         }
