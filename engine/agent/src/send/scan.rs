@@ -3,8 +3,9 @@
 //! A walker thread finds entries. The feeder reads files into pooled buffers and sends them to be hashed, many at a
 //! time; small files share a buffer. The sequencer takes the results in the order of the walk, numbers the entries and
 //! signs segments as they fill. A file that changes while it is read is taken back and tried again, later; so is one
-//! that a receiver's request finds changed. Never offers a mixture of versions: a file is sealed only if its inode is
-//! the same after the last read as before the first (hazard B12).
+//! that a receiver's request finds changed. A file is sealed only if its inode is the same after the last read as
+//! before the first, and was left alone for a moment before that (hazard B12). A single write that takes longer than
+//! that moment does not show in the inode: such a mixture cannot be told from a version.
 
 use super::changed::ChangedFiles;
 use super::log::{ManifestLog, Offered, OfferedFiles};
