@@ -147,6 +147,26 @@ def entry(kind, number, path):
     return struct.pack("<BQH", kind, number, len(path)) + path
 
 
+def short(data):
+    """What is measured in one byte."""
+    return bytes([len(data)]) + data
+
+
+def xattrs(*pairs):
+    return bytes([len(pairs)]) + b"".join(short(n) + struct.pack("<H", len(v)) + v for n, v in pairs)
+
+
+def acl(*entries):
+    """Each: whom it is about, the account's name for 2 and 4, the permissions."""
+    named = lambda who, name: short(name) if who in (2, 4) else b""
+    return bytes([len(entries)]) + b"".join(bytes([w]) + named(w, n) + bytes([p]) for w, n, p in entries)
+
+
+def attributes(of, *parts):
+    whose = b"\x00" if of is None else struct.pack("<BQ", 1, of)
+    return b"\x0d" + whose + b"".join(parts)
+
+
 def merkle(leaves):
     """RFC 6962's shape: the left side holds the largest power of two of leaves below the whole."""
     if len(leaves) == 1:
@@ -159,10 +179,14 @@ def merkle(leaves):
 
 
 def records():
-    """One record of every kind."""
+    """Records of every kind."""
     hashes = [bytes([i]) * 32 for i in range(4)]
+    access = acl((1, b"", 7), (2, b"bob", 5), (3, b"", 5), (4, b"wheel", 7), (5, b"", 7), (6, b"", 0))
+    default = acl((1, b"", 7), (3, b"", 5), (6, b"", 0))
     return [
+        attributes(None, short(b"alice"), short(b"staff"), xattrs(), acl(), acl()),
         b"\x01" + METADATA,
+        attributes(0, short(b"alice"), short(b""), xattrs((b"user.a", b"\1\2"), (b"user.b", b"")), access, default),
         entry(2, 0, b"d") + METADATA,
         entry(3, 1, b"d/big") + METADATA + struct.pack("<QB", 100_000, 15),
         struct.pack("<BQI", 4, 1, 1) + struct.pack("<QQ", 4096, 8192),
@@ -178,11 +202,11 @@ def records():
     ]
 
 
-def segment():
-    body = b"".join(records())
+def segment(sequence, snapshot, previous, contents):
+    body = b"".join(contents)
     header = struct.pack(
         "<4sHBB16sIIQQq32sII",
-        b"SLSG", 1, 1, 0, JOB_ID, 1, len(records()), 0, 0, 1_700_000_000_000, bytes(32), len(body), 0,
+        b"SLSG", 2, 1, snapshot, JOB_ID, 1, len(contents), 0, sequence, 1_700_000_000_000, previous, len(body), 0,
     )
     assert len(header) == 96
     signed = header + body
@@ -243,7 +267,9 @@ def vectors():
     yield "reject", frame(11, 0, number(1, 2) + number(2, 3))
     yield "finished", frame(12, 0, number(1, 1) + number(2, 2) + number(3, 3) + number(4, 4))
     yield "merkle-root-of-four", merkle([bytes([i]) * 32 for i in range(4)])
-    yield "segment", segment()
+    first = segment(0, 1, bytes(32), records())
+    yield "segment", first
+    yield "segment-after-it", segment(1, 0, sha256(first), [struct.pack("<BQ", 12, 4)])
 
 
 def lines(name, value):

@@ -201,7 +201,7 @@ fn signed(key: &SigningKey, job: [u8; 16], sequence: u64, previous: [u8; 32], bo
 fuzz_target!(|input: Input| {
     let verify = RwSeed::new(&[7; 32]).verify_key();
     let key = SigningKey::from_bytes(&[7; 32]);
-    let mut catalog = Catalog::new(verify.clone());
+    let mut catalog = Catalog::new(verify.clone(), None);
     let (mut begun, mut previous, mut next_id) = (0, [0; 32], 0);
     for (sequence, segment) in input.segments.iter().enumerate() {
         let mut body = Body { bytes: Vec::new(), records: 0, next_id };

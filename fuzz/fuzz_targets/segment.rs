@@ -12,7 +12,7 @@ static GENUINE: OnceLock<Vec<u8>> = OnceLock::new();
 
 fuzz_target!(|input: &[u8]| {
     let seed = || RwSeed::new(&[7; 32]);
-    let mut catalog = Catalog::new(seed().verify_key());
+    let mut catalog = Catalog::new(seed().verify_key(), None);
     assert!(catalog.admit(input).is_err(), "nobody guesses a signature");
 
     // The same bytes laid over a genuine segment, at a place that they choose.

@@ -27,7 +27,7 @@ pub const LINK_TARGET_BYTES_MAX: usize = 4095;
 pub const SEGMENT_BYTES_MAX: usize = 1 << 20;
 /// A writer closes a segment once it holds this many bytes.
 pub const SEGMENT_BYTES_AIM: usize = 256 << 10;
-/// Entries in one manifest. Bounds the reader's table of paths (about 40 bytes an entry).
+/// Entries in one manifest. Bounds the reader's table of paths (about 20 bytes an entry).
 pub const MANIFEST_ENTRIES_MAX: u64 = 32 << 20;
 /// Files whose hash lists are still growing, at one time.
 pub const MANIFEST_OPEN_FILES_MAX: usize = 64;
@@ -39,6 +39,16 @@ pub const RECORD_HASHES_MAX: usize = 4096;
 pub const RECORD_HOLES_MAX: usize = 4096;
 /// Holes in one file; a file with more is carried with the later ones filled.
 pub const FILE_HOLES_MAX: usize = 1 << 16;
+/// Bytes in the name of a user, a group or an extended attribute.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of an entry's attributes, as they are in a record.
+pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+/// Extended attributes of one entry.
+pub const XATTRS_MAX: usize = 64;
+/// Entries in one access control list.
+pub const ACL_ENTRIES_MAX: usize = 128;
+/// The last place in a chain.
+pub const SEGMENT_SEQUENCE_MAX: u64 = (1 << 63) - 1;
 /// Modification times, in seconds since 1970: years 1 to 9999.
 pub const MTIME_SECONDS_MIN: i64 = -62_135_596_800;
 /// See [`MTIME_SECONDS_MIN`].
@@ -101,6 +111,10 @@ const _: () = assert!(SEGMENT_BYTES_AIM < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_AIM + 32 * RECORD_HASHES_MAX + 1024 < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_AIM + 16 * RECORD_HOLES_MAX + 1024 < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_AIM + 2 * PATH_BYTES_MAX + 1024 < SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_AIM + ATTRIBUTES_BYTES_MAX + 1024 < SEGMENT_BYTES_MAX);
+// What is counted or measured in one byte, or two.
+const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && XATTRS_MAX <= u8::MAX as usize);
+const _: () = assert!(ACL_ENTRIES_MAX <= u8::MAX as usize && ATTRIBUTES_BYTES_MAX - 9 <= u16::MAX as usize);
 const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
 const _: () = assert!(PING_INTERVAL_MS * 2 < DEAD_PEER_TIMEOUT_MS);
 const _: () = assert!(FILE_BYTES_MAX < 1 << 63);

@@ -104,8 +104,12 @@ impl SafePath {
     /// The path above, or `None` for what lies directly beneath the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
+        self.parent_bytes().map(|bytes| Self(bytes.into()))
+    }
+
+    pub(crate) fn parent_bytes(&self) -> Option<&[u8]> {
         let slash = self.0.iter().rposition(|&b| b == b'/')?;
-        Some(Self(self.0[..slash].into()))
+        Some(&self.0[..slash])
     }
 
     /// The last component.

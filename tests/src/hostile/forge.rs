@@ -22,10 +22,12 @@ pub struct Forger {
 /// A segment before it is signed; every field as it will be on the wire.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Format version; 1 is known.
+    /// Format version; 2 is known.
     pub version: u16,
     /// 1: SHA-256, 2: BLAKE3.
     pub algorithm: u8,
+    /// 1: the segment begins a snapshot.
+    pub flags: u8,
     /// The job.
     pub job: [u8; 16],
     /// The epoch of the keys; a chain has one.
@@ -51,7 +53,7 @@ impl Draft {
         let mut out = Vec::with_capacity(96 + self.body.len());
         out.extend_from_slice(b"SLSG");
         out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(&[self.algorithm, 0]);
+        out.extend_from_slice(&[self.algorithm, self.flags]);
         out.extend_from_slice(&self.job);
         out.extend_from_slice(&self.epoch.to_le_bytes());
         out.extend_from_slice(&self.records.to_le_bytes());
@@ -96,8 +98,9 @@ impl Forger {
     pub fn draft<R: AsRef<[u8]>>(&self, records: &[R]) -> Draft {
         let body: Vec<u8> = records.iter().flat_map(|record| record.as_ref().iter().copied()).collect();
         Draft {
-            version: 1,
+            version: 2,
             algorithm: self.algorithm.code(),
+            flags: u8::from(self.next == 0),
             job: self.job,
             epoch: 1,
             records: u32::try_from(records.len()).expect("few"),
@@ -332,7 +335,7 @@ mod tests {
     fn what_is_forged_without_a_fault_is_accepted() {
         let job = Job::random();
         let mut forger = Forger::new(&job, HashAlgorithm::Sha256);
-        let mut catalog = Catalog::new(job.verify_key());
+        let mut catalog = Catalog::new(job.verify_key(), None);
         let first = forger.segment(&[
             record::root(0o755, TIME),
             record::directory(0, b"d", 0o755, TIME),

@@ -31,7 +31,7 @@ impl HostileReceiver {
         Self {
             dialer: Dialer::new(ticket.ro_secret),
             address: address.expect("a ticket of a test has a socket address"),
-            catalog: Catalog::new(ticket.verify_key),
+            catalog: Catalog::new(ticket.verify_key, None),
         }
     }
 

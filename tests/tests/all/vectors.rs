@@ -6,7 +6,8 @@ use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
 use sealift_proto::keys::RwSeed;
 use sealift_proto::manifest::{
-    Catalog, Hole, Metadata, Mode, Problem, Record, SegmentSeq, SegmentWriter, WithdrawReason,
+    AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record, SegmentSeq,
+    SegmentWriter, WithdrawReason, Xattr, XattrName,
 };
 use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
@@ -49,8 +50,9 @@ fn the_kept_segment_is_the_documented_one_and_a_reader_takes_it() {
         .step_by(2)
         .map(|at| u8::from_str_radix(&kept[at..at + 2], 16).expect("hexadecimal"))
         .collect();
-    let mut catalog = Catalog::new(seed().verify_key());
+    let mut catalog = Catalog::new(seed().verify_key(), None);
     assert_eq!(catalog.admit(&bytes).expect("a valid segment"), everything());
+    assert!(catalog.ended());
 }
 
 #[test]
@@ -119,6 +121,8 @@ fn made() -> Vectors {
         writer.push(&record);
     }
     vectors.insert("segment".into(), hex(&writer.finish(1_700_000_000_000)));
+    writer.push(&Record::End { entries: 4 });
+    vectors.insert("segment-after-it".into(), hex(&writer.finish(1_700_000_000_000)));
     vectors
 }
 
@@ -172,7 +176,40 @@ fn frames(vectors: &mut Vectors) {
     vectors.insert("blocks-header-and-prefix".into(), hex(&[&header[..], &range.encode()].concat()));
 }
 
-/// One record of every kind, as docs/manifest.md lists them.
+/// The attributes of the segment's directory.
+fn attributes() -> Attributes {
+    let account = |name: &str| AccountName::parse(name.as_bytes()).expect("a name");
+    let xattr = |name: &str, value: &[u8]| Xattr {
+        name: XattrName::parse(name.as_bytes()).expect("a name"),
+        value: value.to_vec(),
+    };
+    let acl = |entries: Vec<(AclWho, u8)>| {
+        let entry = |(who, permissions)| AclEntry::new(who, permissions).expect("in range");
+        Acl::new(entries.into_iter().map(entry).collect()).expect("complete")
+    };
+    let (bob, wheel) = (AclWho::User(account("bob")), AclWho::NamedGroup(account("wheel")));
+    let access = acl(vec![
+        (AclWho::Owner, 7),
+        (bob, 5),
+        (AclWho::Group, 5),
+        (wheel, 7),
+        (AclWho::Mask, 7),
+        (AclWho::Other, 0),
+    ]);
+    let default = acl(vec![(AclWho::Owner, 7), (AclWho::Group, 5), (AclWho::Other, 0)]);
+    let owner = Owner { user: Some(account("alice")), group: None };
+    let xattrs = vec![xattr("user.a", &[1, 2]), xattr("user.b", &[])];
+    Attributes::new(owner, xattrs, Some(access), Some(default)).expect("within the limits")
+}
+
+/// The attributes of the segment's root.
+fn owned() -> Attributes {
+    let account = |name: &str| AccountName::parse(name.as_bytes()).ok();
+    let owner = Owner { user: account("alice"), group: account("staff") };
+    Attributes::new(owner, vec![], None, None).expect("within the limits")
+}
+
+/// Records of every kind, as docs/manifest.md lists them.
 fn everything() -> Vec<Record> {
     let path = |text: &str| SafePath::parse(text.as_bytes()).expect("safe");
     let mtime = Timestamp::new(1_700_000_000, 123_456_789).expect("in range");
@@ -181,7 +218,9 @@ fn everything() -> Vec<Record> {
     let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
     let id = FileId;
     vec![
+        Record::Attributes { id: None, attributes: owned() },
         Record::Root(metadata),
+        Record::Attributes { id: Some(id(0)), attributes: attributes() },
         Record::Directory { id: id(0), path: path("d"), metadata },
         Record::File { id: id(1), path: path("d/big"), metadata, layout: layout(100_000) },
         Record::Holes { id: id(1), holes: vec![Hole { offset: 4096, len: 8192 }] },

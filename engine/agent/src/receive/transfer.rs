@@ -115,7 +115,7 @@ impl Transfer {
             done: Done::default(),
             failed: 0,
             transferred_bytes: 0,
-            catalog: Catalog::new(options.ticket.verify_key.clone()),
+            catalog: Catalog::new(options.ticket.verify_key.clone(), None),
             files: HashMap::new(),
             directories: Vec::new(),
             hardlinks: BTreeMap::new(),
@@ -243,7 +243,7 @@ impl Transfer {
                 self.failed += 1;
                 self.reporter.problem(&shown_path, problem_text(problem));
             }
-            Record::End { .. } => {}
+            Record::End { .. } | Record::Attributes { .. } => {}
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! The order is signature, then chain, then every record's form, then its sense beside all before. No record
 //! leaves before the whole segment has passed. An error ends the job: a catalog that refused once is not used again.
+//! [`ManifestError::NewSnapshot`] is no such error: the writer starts over, and so does the reader, with a new catalog.
 
+use super::paths::{Kind, PathTable, Standing};
 use super::record::{Record, RecordError};
 use super::segment::{self, SegmentError, SegmentHash, SegmentHeader, SegmentSeq};
 use crate::block::{BlockIndex, FileId, Layout};
@@ -30,7 +32,7 @@ pub enum ManifestError {
     /// An epoch, a writer or a hash other than the chain began with.
     #[error("segment {0} changes the chain's epoch, writer or hash")]
     ForeignChain(SegmentSeq),
-    /// ROLLBACK: a segment seen before.
+    /// ROLLBACK: a segment seen before, or of an epoch that is over.
     #[error("rollback: segment {0} was sent before")]
     Rollback(SegmentSeq),
     /// FORK: another segment with a number seen before. The writer's key is in two hands, or its state was restored.
@@ -44,9 +46,13 @@ pub enum ManifestError {
         /// What came.
         found: SegmentSeq,
     },
-    /// It does not name the segment before it.
+    /// It does not name the segment before it, or nothing came before it and it begins no snapshot.
     #[error("segment {0} does not continue the chain")]
     BrokenChain(SegmentSeq),
+    /// No offence: here the writer starts over, so the reader should with a new catalog, to which this segment is given
+    /// again. What the one before it said no longer counts.
+    #[error("segment {0} begins a new snapshot")]
+    NewSnapshot(SegmentSeq),
     /// Records that make no sense together.
     #[error("segment {sequence}: {what}{}", shown(.path.as_ref()))]
     Nonsense {
@@ -66,37 +72,51 @@ fn shown(path: Option<&SafePath>) -> String {
 /// Hashes of the newest segments that are kept to tell a fork from a rollback.
 const REMEMBERED_SEGMENTS: usize = 1024;
 
-/// What a reader knows of one writer's chain.
+/// The newest segment of a job that was accepted: what a reader must remember for as long as it knows the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The epoch of the keys that signed it.
+    pub epoch: u32,
+    /// Its place in the chain.
+    pub sequence: SegmentSeq,
+    /// Its hash.
+    pub hash: SegmentHash,
+}
+
+impl Mark {
+    fn order(&self) -> (u32, SegmentSeq) {
+        (self.epoch, self.sequence)
+    }
+}
+
+/// What a reader knows of one snapshot of a writer's chain.
 pub struct Catalog {
     key: VerifyKey,
+    accepted: Option<Mark>,
     chain: Option<Chain>,
-    /// Every path that stands, by the first half of its BLAKE3 hash (a collision is only refused, and costs 2⁶⁴ work).
-    paths: HashMap<u128, Slot>,
+    paths: PathTable,
     open: HashMap<FileId, OpenFile>,
     next_id: u64,
+    pending: Option<Pending>,
     ended: bool,
+}
+
+/// Attributes whose entry must come next.
+struct Pending {
+    id: Option<FileId>,
+    access_acl: bool,
+    default_acl: bool,
 }
 
 struct Chain {
     algorithm: HashAlgorithm,
     epoch: u32,
     writer: u64,
+    /// The first that was admitted.
+    first: SegmentSeq,
     next: SegmentSeq,
-    /// Hashes of the last [`REMEMBERED_SEGMENTS`], by sequence modulo their number.
+    /// Hashes of the last [`REMEMBERED_SEGMENTS`], by their distance to the first, modulo their number.
     hashes: Vec<SegmentHash>,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    id: FileId,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Directory,
-    File,
-    Link,
 }
 
 struct OpenFile {
@@ -107,10 +127,27 @@ struct OpenFile {
 }
 
 impl Catalog {
-    /// A reader that accepts segments signed under `key`.
+    /// A reader of one snapshot that accepts segments signed under `key`. `accepted` is the newest segment of the job
+    /// that this reader accepted, ever: a [`Catalog::mark`] that was kept.
     #[must_use]
-    pub fn new(key: VerifyKey) -> Self {
-        Self { key, chain: None, paths: HashMap::new(), open: HashMap::new(), next_id: 0, ended: false }
+    pub fn new(key: VerifyKey, accepted: Option<Mark>) -> Self {
+        Self {
+            key,
+            accepted,
+            chain: None,
+            paths: PathTable::new(),
+            open: HashMap::new(),
+            next_id: 0,
+            pending: None,
+            ended: false,
+        }
+    }
+
+    /// The newest segment that was accepted: admitted here, or before if that one is newer.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        let admitted = self.chain.as_ref().and_then(Chain::newest);
+        [self.accepted, admitted].into_iter().flatten().max_by_key(Mark::order)
     }
 
     /// The hash of the job's blocks; known from the first segment on.
@@ -119,25 +156,46 @@ impl Catalog {
         self.chain.as_ref().map(|chain| chain.algorithm)
     }
 
-    /// The segment that is due next.
+    /// The segment that is due next: 0 before the first, though the snapshot may begin later.
     #[must_use]
     pub fn next_sequence(&self) -> SegmentSeq {
         self.chain.as_ref().map_or(SegmentSeq(0), |chain| chain.next)
     }
 
-    /// Whether the last record of all was the end of the snapshot.
+    /// Whether the last record of all was the end of the snapshot, and what was accepted before is not newer.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.ended
+        self.ended && !self.behind()
+    }
+
+    /// Whether something newer was accepted before than what was admitted here. If it stays so, somebody shows an old
+    /// state of the job.
+    #[must_use]
+    pub fn behind(&self) -> bool {
+        let admitted = self.chain.as_ref().and_then(Chain::newest);
+        self.accepted.as_ref().map(Mark::order) > admitted.as_ref().map(Mark::order)
+    }
+
+    /// Whether an entry stands at this path.
+    #[must_use]
+    pub fn stands(&self, path: &SafePath) -> bool {
+        self.paths.get(path.as_bytes()).is_some()
+    }
+
+    /// How many entries stand.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.paths.len()
     }
 
     /// Checks a segment and, if all of it is right, yields its records.
     ///
     /// # Errors
-    /// Says what is wrong; the job must stop.
+    /// Says what is wrong; the job must stop. Or [`ManifestError::NewSnapshot`], and nothing has changed.
     pub fn admit(&mut self, bytes: &[u8]) -> Result<Vec<Record>, ManifestError> {
         let (header, body) = segment::open(bytes, &self.key)?;
-        self.check_chain(&header, bytes)?;
+        let hash = SegmentHash::of(bytes);
+        self.check_chain(&header, hash)?;
         let sequence = header.sequence;
         let mut reader = Reader::new(body);
         // A record takes at least one byte, so the body bounds what is allocated, whatever the count claims.
@@ -155,35 +213,48 @@ impl Catalog {
         for record in &records {
             self.check(record, header.algorithm).map_err(nonsense)?;
         }
-        self.accept(&header, SegmentHash::of(bytes));
+        self.accept(&header, hash);
         Ok(records)
     }
 
-    fn check_chain(&self, header: &SegmentHeader, bytes: &[u8]) -> Result<(), ManifestError> {
+    fn check_chain(&self, header: &SegmentHeader, hash: SegmentHash) -> Result<(), ManifestError> {
+        match &self.chain {
+            None => self.check_first(header)?,
+            Some(chain) => chain.check_next(header, hash)?,
+        }
+        match self.accepted_at(header.epoch, header.sequence) {
+            Some(accepted) if accepted != hash => Err(ManifestError::Fork(header.sequence)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_first(&self, header: &SegmentHeader) -> Result<(), ManifestError> {
         let sequence = header.sequence;
-        let Some(chain) = &self.chain else {
-            return if sequence != SegmentSeq(0) {
-                Err(ManifestError::Gap { expected: SegmentSeq(0), found: sequence })
-            } else if header.previous != SegmentHash::NONE {
-                Err(ManifestError::BrokenChain(sequence))
-            } else {
+        if self.accepted.is_some_and(|mark| header.epoch < mark.epoch) {
+            return Err(ManifestError::Rollback(sequence));
+        }
+        let Some(before) = sequence.0.checked_sub(1) else {
+            return if header.snapshot && header.previous == SegmentHash::NONE {
                 Ok(())
+            } else {
+                Err(ManifestError::BrokenChain(sequence))
             };
         };
-        if (header.algorithm, header.epoch, header.writer) != (chain.algorithm, chain.epoch, chain.writer) {
-            return Err(ManifestError::ForeignChain(sequence));
+        if !header.snapshot {
+            return Err(ManifestError::Gap { expected: self.next_sequence(), found: sequence });
         }
-        if sequence < chain.next {
-            let same = chain.remembered(sequence).is_none_or(|hash| hash == SegmentHash::of(bytes));
-            return Err(if same { ManifestError::Rollback(sequence) } else { ManifestError::Fork(sequence) });
+        // A writer that lost its state knows a place that is free, and not what came before.
+        match self.accepted_at(header.epoch, SegmentSeq(before)) {
+            Some(accepted) if ![accepted, SegmentHash::NONE].contains(&header.previous) => {
+                Err(ManifestError::BrokenChain(sequence))
+            }
+            _ => Ok(()),
         }
-        if sequence > chain.next {
-            return Err(ManifestError::Gap { expected: chain.next, found: sequence });
-        }
-        if chain.remembered(SegmentSeq(sequence.0 - 1)) != Some(header.previous) {
-            return Err(ManifestError::BrokenChain(sequence));
-        }
-        Ok(())
+    }
+
+    /// The hash of the segment that was accepted before, if it had this place.
+    fn accepted_at(&self, epoch: u32, sequence: SegmentSeq) -> Option<SegmentHash> {
+        self.accepted.filter(|mark| mark.order() == (epoch, sequence)).map(|mark| mark.hash)
     }
 
     fn accept(&mut self, header: &SegmentHeader, hash: SegmentHash) {
@@ -191,10 +262,11 @@ impl Catalog {
             algorithm: header.algorithm,
             epoch: header.epoch,
             writer: header.writer,
-            next: SegmentSeq(0),
+            first: header.sequence,
+            next: header.sequence,
             hashes: Vec::new(),
         });
-        let at = Chain::place(header.sequence);
+        let at = chain.place(header.sequence);
         if at == chain.hashes.len() {
             chain.hashes.push(hash);
         } else {
@@ -205,6 +277,9 @@ impl Catalog {
 
     fn check<'r>(&mut self, record: &'r Record, algorithm: HashAlgorithm) -> Result<(), Refusal<'r>> {
         self.ended = false;
+        if let Some(pending) = self.pending.take() {
+            pending.check(record)?;
+        }
         match record {
             Record::Root(_) | Record::Problem { .. } => {}
             Record::Directory { id, path, .. } => self.begin(*id, path, Kind::Directory)?,
@@ -216,7 +291,7 @@ impl Catalog {
                 self.begin(*id, path, Kind::File)?;
             }
             Record::Hardlink { id, path, target } => {
-                if self.paths.get(&path_key(target)).is_none_or(|slot| slot.kind != Kind::File) {
+                if self.kind_at(target.as_bytes()) != Some(Kind::File) {
                     return Err(("a hard link to what is no file of this manifest", Some(path)));
                 }
                 self.begin(*id, path, Kind::File)?;
@@ -265,18 +340,24 @@ impl Catalog {
                 }
             }
             Record::Withdrawn { id, path, .. } => {
-                let key = path_key(path);
-                if self.paths.get(&key).is_none_or(|slot| slot.id != *id || slot.kind != Kind::File) {
+                if self.paths.get(path.as_bytes()) != Some(Standing { id: *id, kind: Kind::File }) {
                     return Err(("a file is withdrawn that does not stand", Some(path)));
                 }
-                self.paths.remove(&key);
+                self.paths.remove(path.as_bytes());
                 self.open.remove(id);
             }
             Record::End { entries } => {
-                if *entries != self.paths.len() as u64 || !self.open.is_empty() {
+                if *entries != self.paths.len() || !self.open.is_empty() {
                     return Err(("the end does not agree with the entries before it", None));
                 }
                 self.ended = true;
+            }
+            Record::Attributes { id, attributes } => {
+                self.pending = Some(Pending {
+                    id: *id,
+                    access_acl: attributes.access_acl().is_some(),
+                    default_acl: attributes.default_acl().is_some(),
+                });
             }
         }
         Ok(())
@@ -290,35 +371,85 @@ impl Catalog {
         if id.0 >= limits::MANIFEST_ENTRIES_MAX {
             return Err(("the manifest has more entries than a job may have", Some(path)));
         }
-        if let Some(parent) = path.parent()
-            && self.paths.get(&path_key(&parent)).is_none_or(|slot| slot.kind != Kind::Directory)
-        {
+        if path.parent_bytes().is_some_and(|parent| self.kind_at(parent) != Some(Kind::Directory)) {
             return Err(("an entry lies beneath what is no directory of this manifest", Some(path)));
         }
-        if self.paths.contains_key(&path_key(path)) {
+        if !self.paths.insert(path.as_bytes(), Standing { id, kind }) {
             return Err(("two entries have one path", Some(path)));
         }
-        self.paths.insert(path_key(path), Slot { id, kind });
         self.next_id += 1;
+        Ok(())
+    }
+
+    fn kind_at(&self, path: &[u8]) -> Option<Kind> {
+        self.paths.get(path).map(|standing| standing.kind)
+    }
+}
+
+impl Pending {
+    fn check<'r>(&self, next: &'r Record) -> Result<(), Refusal<'r>> {
+        let (id, path) = match next {
+            Record::Root(_) => (None, None),
+            Record::Directory { id, path, .. }
+            | Record::File { id, path, .. }
+            | Record::SmallFile { id, path, .. }
+            | Record::Symlink { id, path, .. } => (Some(*id), Some(path)),
+            _ => return Err(("attributes come before what has none", None)),
+        };
+        if id != self.id {
+            return Err(("attributes come before another entry than theirs", path));
+        }
+        if self.access_acl && matches!(next, Record::Symlink { .. }) {
+            return Err(("a symbolic link with an access control list", path));
+        }
+        if self.default_acl && !matches!(next, Record::Root(_) | Record::Directory { .. }) {
+            return Err(("a default access control list of what is no directory", path));
+        }
         Ok(())
     }
 }
 
 impl Chain {
-    fn place(sequence: SegmentSeq) -> usize {
-        usize::try_from(sequence.0 % REMEMBERED_SEGMENTS as u64).expect("below 1024")
+    fn check_next(&self, header: &SegmentHeader, hash: SegmentHash) -> Result<(), ManifestError> {
+        let sequence = header.sequence;
+        let begins_anew = header.snapshot
+            && header.writer == self.writer
+            && header.epoch >= self.epoch
+            && sequence >= self.next;
+        if begins_anew {
+            return Err(ManifestError::NewSnapshot(sequence));
+        }
+        if (header.algorithm, header.epoch, header.writer) != (self.algorithm, self.epoch, self.writer) {
+            return Err(ManifestError::ForeignChain(sequence));
+        }
+        if sequence < self.next {
+            let same = self.remembered(sequence).is_none_or(|remembered| remembered == hash);
+            return Err(if same { ManifestError::Rollback(sequence) } else { ManifestError::Fork(sequence) });
+        }
+        if sequence > self.next {
+            return Err(ManifestError::Gap { expected: self.next, found: sequence });
+        }
+        if self.newest().is_none_or(|newest| newest.hash != header.previous) {
+            return Err(ManifestError::BrokenChain(sequence));
+        }
+        Ok(())
+    }
+
+    fn place(&self, sequence: SegmentSeq) -> usize {
+        usize::try_from((sequence.0 - self.first.0) % REMEMBERED_SEGMENTS as u64).expect("below 1024")
     }
 
     fn remembered(&self, sequence: SegmentSeq) -> Option<SegmentHash> {
-        let recent = sequence < self.next && self.next.0 - sequence.0 <= REMEMBERED_SEGMENTS as u64;
-        recent.then(|| self.hashes[Self::place(sequence)])
+        let admitted = (self.first..self.next).contains(&sequence);
+        let recent = admitted && self.next.0 - sequence.0 <= REMEMBERED_SEGMENTS as u64;
+        recent.then(|| self.hashes[self.place(sequence)])
+    }
+
+    fn newest(&self) -> Option<Mark> {
+        let sequence = SegmentSeq(self.next.0.checked_sub(1)?);
+        Some(Mark { epoch: self.epoch, sequence, hash: self.remembered(sequence)? })
     }
 }
 
 /// What is wrong with a record, and the path it concerns.
 type Refusal<'r> = (&'static str, Option<&'r SafePath>);
-
-fn path_key(path: &SafePath) -> u128 {
-    let hash = crypto_simd::blake3::hash(path.as_bytes());
-    u128::from_le_bytes(*hash.first_chunk().expect("32 bytes"))
-}

@@ -1,5 +1,6 @@
 //! Records: what a segment says, one thing each, and their layout.
 
+use super::attributes::{Attributes, AttributesError};
 use crate::block::{BlockIndex, BlockSize, FileId, Layout};
 use crate::codec::{Put as _, Reader};
 use crate::digest::{BlockHash, RootHash};
@@ -190,6 +191,14 @@ pub enum Record {
         /// The number of entries that stand.
         entries: u64,
     },
+    /// What else is kept of the entry that the very next record begins (any but a hard link); or of the root, where
+    /// the next record is [`Record::Root`].
+    Attributes {
+        /// The entry's number; `None` for the root.
+        id: Option<FileId>,
+        /// What is kept.
+        attributes: Attributes,
+    },
 }
 
 /// Why bytes are no record.
@@ -212,6 +221,9 @@ pub enum RecordError {
     /// A value out of its range.
     #[error("{0} is out of range")]
     Range(&'static str),
+    /// Attributes that cannot be.
+    #[error(transparent)]
+    Attributes(#[from] AttributesError),
 }
 
 /// Bytes of a refused path that are shown.
@@ -230,6 +242,7 @@ mod kind {
     pub(super) const WITHDRAWN: u8 = 10;
     pub(super) const PROBLEM: u8 = 11;
     pub(super) const END: u8 = 12;
+    pub(super) const ATTRIBUTES: u8 = 13;
 }
 
 impl Record {
@@ -324,6 +337,14 @@ impl Record {
                 out.put_u8(kind::END);
                 out.put_u64(*entries);
             }
+            Self::Attributes { id, attributes } => {
+                out.put_u8(kind::ATTRIBUTES);
+                out.put_u8(u8::from(id.is_some()));
+                if let Some(id) = id {
+                    out.put_u64(id.0);
+                }
+                attributes.encode(out);
+            }
         }
     }
 
@@ -410,6 +431,14 @@ impl Record {
                 Self::Problem { shown_path, problem }
             }
             kind::END => Self::End { entries: reader.u64().ok_or(RecordError::Truncated)? },
+            kind::ATTRIBUTES => {
+                let id = match reader.u8().ok_or(RecordError::Truncated)? {
+                    0 => None,
+                    1 => Some(id(reader)?),
+                    _ => return Err(RecordError::Range("whose attributes follow")),
+                };
+                Self::Attributes { id, attributes: Attributes::decode(reader)? }
+            }
             unknown => return Err(RecordError::UnknownKind(unknown)),
         })
     }

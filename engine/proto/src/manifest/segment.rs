@@ -10,11 +10,14 @@ use sha2::{Digest as _, Sha256};
 /// What stands before a segment's bytes when they are signed, so that no signature made for another purpose fits.
 const SIGNING_CONTEXT: &[u8; 32] = b"sealift v1 manifest segment\0\0\0\0\0";
 const MAGIC: &[u8; 4] = b"SLSG";
-const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 2;
+/// A flag: the segment begins a snapshot.
+const SNAPSHOT: u8 = 1;
 /// Bytes in a segment's header.
 pub(super) const HEADER_BYTES: usize = 96;
 
-/// A segment's place in its writer's chain, from 0.
+/// A segment's place in its writer's chain, from 0 to [`limits::SEGMENT_SEQUENCE_MAX`]. A chain goes on over restarts
+/// of its writer, and never uses a place twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentSeq(pub u64);
 
@@ -50,6 +53,8 @@ pub struct SegmentHeader {
     pub writer: u64,
     /// The place in the chain.
     pub sequence: SegmentSeq,
+    /// Whether it begins a snapshot: restates everything, so that the chain before it is not needed.
+    pub snapshot: bool,
     /// When it was signed: milliseconds since 1970, as the writer's clock had it. Informative.
     pub time_ms: i64,
     /// The hash of the segment before.
@@ -80,7 +85,7 @@ impl SegmentHeader {
         out.put(MAGIC);
         out.put_u16(FORMAT_VERSION);
         out.put_u8(self.algorithm.code());
-        out.put_u8(0);
+        out.put_u8(if self.snapshot { SNAPSHOT } else { 0 });
         out.put(&self.job.0);
         out.put_u32(self.epoch);
         out.put_u32(self.records);
@@ -104,7 +109,7 @@ impl SegmentHeader {
         }
         let algorithm = HashAlgorithm::from_code(reader.u8().ok_or(short)?)
             .ok_or(SegmentError::Malformed("its hash is unknown"))?;
-        let reserved = reader.u8().ok_or(short)?;
+        let flags = reader.u8().ok_or(short)?;
         let job = JobId(reader.array().ok_or(short)?);
         let epoch = reader.u32().ok_or(short)?;
         let records = reader.u32().ok_or(short)?;
@@ -113,10 +118,14 @@ impl SegmentHeader {
         let time_ms = reader.i64().ok_or(short)?;
         let previous = SegmentHash(reader.array().ok_or(short)?);
         let body_bytes = reader.u32().ok_or(short)?;
-        if reserved != 0 || reader.u32().ok_or(short)? != 0 {
+        if flags & !SNAPSHOT != 0 || reader.u32().ok_or(short)? != 0 {
             return Err(SegmentError::Malformed("a reserved field is used"));
         }
-        Ok(Self { algorithm, job, epoch, writer, sequence, time_ms, previous, records, body_bytes })
+        if sequence.0 > limits::SEGMENT_SEQUENCE_MAX {
+            return Err(SegmentError::Malformed("its sequence number is out of range"));
+        }
+        let snapshot = flags & SNAPSHOT != 0;
+        Ok(Self { algorithm, job, epoch, writer, sequence, snapshot, time_ms, previous, records, body_bytes })
     }
 }
 
@@ -142,7 +151,16 @@ pub(super) fn open<'a>(bytes: &'a [u8], key: &VerifyKey) -> Result<(SegmentHeade
     Ok((header, body))
 }
 
-/// Signs a writer's records into a chain of segments.
+/// Checks a segment's layout, job and signature, and nothing of its records or its place in a chain.
+///
+/// # Errors
+/// It is no segment of the job.
+pub fn inspect(bytes: &[u8], key: &VerifyKey) -> Result<(SegmentHeader, SegmentHash), SegmentError> {
+    let (header, _) = open(bytes, key)?;
+    Ok((header, SegmentHash::of(bytes)))
+}
+
+/// Signs a writer's records into a chain of segments. The first that it signs begins a snapshot.
 pub struct SegmentWriter {
     seed: RwSeed,
     algorithm: HashAlgorithm,
@@ -150,6 +168,7 @@ pub struct SegmentWriter {
     epoch: u32,
     next: SegmentSeq,
     previous: SegmentHash,
+    last: Option<(SegmentSeq, SegmentHash)>,
     records: u32,
     body: Vec<u8>,
 }
@@ -158,14 +177,22 @@ impl SegmentWriter {
     /// A chain's beginning.
     #[must_use]
     pub fn new(seed: RwSeed, algorithm: HashAlgorithm) -> Self {
+        Self::resume(seed, algorithm, SegmentSeq(0), SegmentHash::NONE)
+    }
+
+    /// Goes on with a chain: `next` is above every place that was ever used, `previous` the hash of the segment before
+    /// it, or [`SegmentHash::NONE`] if that was lost or never made.
+    #[must_use]
+    pub fn resume(seed: RwSeed, algorithm: HashAlgorithm, next: SegmentSeq, previous: SegmentHash) -> Self {
         let job = seed.verify_key().job_id();
         Self {
             seed,
             algorithm,
             job,
             epoch: 1,
-            next: SegmentSeq(0),
-            previous: SegmentHash::NONE,
+            next,
+            previous,
+            last: None,
             records: 0,
             body: Vec::with_capacity(limits::SEGMENT_BYTES_AIM),
         }
@@ -176,6 +203,12 @@ impl SegmentWriter {
         record.encode(&mut self.body);
         self.records += 1;
         if self.body.len() >= limits::SEGMENT_BYTES_AIM { Fill::Full } else { Fill::Room }
+    }
+
+    /// The newest segment that was finished.
+    #[must_use]
+    pub fn last(&self) -> Option<(SegmentSeq, SegmentHash)> {
+        self.last
     }
 
     /// Whether no record waits.
@@ -192,6 +225,7 @@ impl SegmentWriter {
             epoch: self.epoch,
             writer: 0,
             sequence: self.next,
+            snapshot: self.last.is_none(),
             time_ms,
             previous: self.previous,
             records: self.records,
@@ -208,7 +242,9 @@ impl SegmentWriter {
         debug_assert!(segment.len() <= limits::SEGMENT_BYTES_MAX);
 
         self.previous = SegmentHash::of(&segment);
-        self.next.0 += 1;
+        self.last = Some((self.next, self.previous));
+        // At the end of all places readers refuse what is signed, so none is used twice.
+        self.next.0 = self.next.0.saturating_add(1);
         self.records = 0;
         self.body.clear();
         segment

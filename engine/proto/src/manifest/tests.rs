@@ -13,7 +13,7 @@ fn seed(byte: u8) -> RwSeed {
 }
 
 fn catalog() -> Catalog {
-    Catalog::new(seed(7).verify_key())
+    Catalog::new(seed(7).verify_key(), None)
 }
 
 fn writer() -> SegmentWriter {
@@ -66,11 +66,46 @@ fn refused(records: &[Record]) -> String {
     catalog.admit(&sealed(&mut writer(), records)).expect_err("must be refused").to_string()
 }
 
-/// One record of every kind.
+/// The attributes of the documented segment's directory.
+fn attributes() -> Attributes {
+    let account = |name: &str| AccountName::parse(name.as_bytes()).expect("a name");
+    let xattr = |name: &str, value: &[u8]| Xattr {
+        name: XattrName::parse(name.as_bytes()).expect("a name"),
+        value: value.to_vec(),
+    };
+    let acl = |entries: Vec<(AclWho, u8)>| {
+        let entry = |(who, permissions)| AclEntry::new(who, permissions).expect("in range");
+        Acl::new(entries.into_iter().map(entry).collect()).expect("complete")
+    };
+    let (bob, wheel) = (AclWho::User(account("bob")), AclWho::NamedGroup(account("wheel")));
+    let access = acl(vec![
+        (AclWho::Owner, 7),
+        (bob, 5),
+        (AclWho::Group, 5),
+        (wheel, 7),
+        (AclWho::Mask, 7),
+        (AclWho::Other, 0),
+    ]);
+    let default = acl(vec![(AclWho::Owner, 7), (AclWho::Group, 5), (AclWho::Other, 0)]);
+    let owner = Owner { user: Some(account("alice")), group: None };
+    let xattrs = vec![xattr("user.a", &[1, 2]), xattr("user.b", &[])];
+    Attributes::new(owner, xattrs, Some(access), Some(default)).expect("within the limits")
+}
+
+/// The attributes of the documented segment's root.
+fn owned() -> Attributes {
+    let account = |name: &str| AccountName::parse(name.as_bytes()).ok();
+    let owner = Owner { user: account("alice"), group: account("staff") };
+    Attributes::new(owner, vec![], None, None).expect("within the limits")
+}
+
+/// Records of every kind.
 fn everything() -> Vec<Record> {
     let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
     vec![
+        Record::Attributes { id: None, attributes: owned() },
         Record::Root(metadata()),
+        Record::Attributes { id: Some(FileId(0)), attributes: attributes() },
         directory(0, "d"),
         big(1, "d/big", 100_000),
         Record::Holes { id: FileId(1), holes: vec![Hole { offset: 4096, len: 8192 }] },
@@ -91,7 +126,7 @@ fn a_manifest_of_every_record_comes_out_as_it_went_in() {
     let mut writer = writer();
     let mut catalog = catalog();
     let records = everything();
-    let (front, back) = records.split_at(5);
+    let (front, back) = records.split_at(7);
     assert_eq!(catalog.admit(&sealed(&mut writer, front)).expect("valid"), front);
     assert!(!catalog.ended());
     assert_eq!(catalog.admit(&sealed(&mut writer, back)).expect("valid"), back);

@@ -318,7 +318,7 @@ fn a11_what_is_not_signed_right_is_refused() {
         segment
     };
     let longer = [&signed[..], b"x"].concat();
-    let version = forger.sign(&Draft { version: 2, ..right.clone() });
+    let version = forger.sign(&Draft { version: 3, ..right.clone() });
     let algorithm = forger.sign(&Draft { algorithm: 3, ..right.clone() });
     let cases = [
         ("a bit of the body", flip(100), "signature is wrong"),
@@ -335,7 +335,7 @@ fn a11_what_is_not_signed_right_is_refused() {
         ("by the session key", right.signed_by(|m| session_key.sign(m)), "signature is wrong"),
         ("signed for another purpose", without_context, "signature is wrong"),
         ("signed by nothing", right.signed_by(|_| [0; 64]), "signature is wrong"),
-        ("a format from the future", version, "segment format 2 is not known"),
+        ("a format from the future", version, "segment format 3 is not known"),
         ("a hash from the future", algorithm, "its hash is unknown"),
     ];
     for (case, segment, why) in cases {
