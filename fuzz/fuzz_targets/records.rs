@@ -7,11 +7,15 @@ use ed25519_dalek::{Signer, SigningKey};
 use libfuzzer_sys::fuzz_target;
 use sealift_proto::digest::{BlockHash, BlockInput, HashAlgorithm, hash_blocks};
 use sealift_proto::keys::RwSeed;
-use sealift_proto::limits::FILE_BLOCKS_MAX;
-use sealift_proto::manifest::{Catalog, ManifestError, Record};
+use sealift_proto::limits::{ACL_ENTRIES_MAX, FILE_BLOCKS_MAX, XATTRS_MAX};
+use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentHash, SegmentSeq};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
+    /// Where the chain begins for this reader.
+    start: u8,
+    /// A place beyond it up to which something was accepted before, with a hash that nothing has.
+    accepted: Option<u8>,
     segments: Vec<Segment>,
 }
 
@@ -21,6 +25,8 @@ enum Segment {
     Raw { records: u8, body: Vec<u8> },
     /// Records that are well formed, or nearly.
     Formed(Vec<Formed>),
+    /// The same, and they begin a new snapshot, so many places further on.
+    Anew(u8, Vec<Formed>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -37,6 +43,7 @@ enum Formed {
     Withdrawn { id: Id, path: Path, reason: u8 },
     Problem { shown: Vec<u8>, problem: u8 },
     End { entries: u8 },
+    Attributes { of: Option<Id>, user: Vec<u8>, xattrs: Vec<(Vec<u8>, u16)>, acls: [Vec<(u8, u8)>; 2] },
 }
 
 /// Mostly the number that is due, so that a chain of entries can come about.
@@ -99,6 +106,13 @@ impl Body {
     fn blob(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(5000)];
         self.put(&(bytes.len() as u16).to_le_bytes());
+        self.put(bytes);
+    }
+
+    /// What is measured in one byte.
+    fn short(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(255)];
+        self.put(&[bytes.len() as u8]);
         self.put(bytes);
     }
 
@@ -175,14 +189,49 @@ impl Body {
                 self.put(&[12]);
                 self.put(&u64::from(*entries).to_le_bytes());
             }
+            Formed::Attributes { of, user, xattrs, acls } => {
+                match of {
+                    None => self.put(&[13, 0]),
+                    Some(of) => {
+                        let before = self.bytes.len();
+                        self.id(1, of);
+                        self.bytes.insert(before, 13);
+                    }
+                }
+                self.short(user);
+                self.short(b"");
+                self.put(&[xattrs.len() as u8]);
+                for (name, bytes) in xattrs {
+                    self.short(name);
+                    self.put(&bytes.to_le_bytes());
+                    self.put(&vec![7; usize::from(*bytes)]);
+                }
+                for acl in acls {
+                    self.put(&[acl.len() as u8]);
+                    for (who, name) in acl {
+                        self.put(&[1 + who % 6]);
+                        if matches!(who % 6, 1 | 3) {
+                            self.short(&[*name]);
+                        }
+                        self.put(&[name % 9]);
+                    }
+                }
+            }
         }
     }
 }
 
 /// A segment as docs/manifest.md has it.
-fn signed(key: &SigningKey, job: [u8; 16], sequence: u64, previous: [u8; 32], body: &Body) -> Vec<u8> {
+fn signed(
+    key: &SigningKey,
+    job: [u8; 16],
+    (sequence, snapshot): (u64, bool),
+    previous: [u8; 32],
+    body: &Body,
+) -> Vec<u8> {
     let mut message = b"sealift v1 manifest segment\0\0\0\0\0".to_vec();
-    message.extend_from_slice(b"SLSG\x01\x00\x01\x00");
+    message.extend_from_slice(b"SLSG\x02\x00\x01");
+    message.push(u8::from(snapshot));
     message.extend_from_slice(&job);
     message.extend_from_slice(&1_u32.to_le_bytes());
     message.extend_from_slice(&body.records.to_le_bytes());
@@ -201,20 +250,46 @@ fn signed(key: &SigningKey, job: [u8; 16], sequence: u64, previous: [u8; 32], bo
 fuzz_target!(|input: Input| {
     let verify = RwSeed::new(&[7; 32]).verify_key();
     let key = SigningKey::from_bytes(&[7; 32]);
-    let mut catalog = Catalog::new(verify.clone(), None);
+    let mut sequence = u64::from(input.start);
+    let accepted = input.accepted.map(|beyond| Mark {
+        epoch: 1,
+        sequence: SegmentSeq(sequence + u64::from(beyond)),
+        hash: SegmentHash([0xaa; 32]),
+    });
+    let mut catalog = Catalog::new(verify.clone(), accepted);
     let (mut begun, mut previous, mut next_id) = (0, [0; 32], 0);
-    for (sequence, segment) in input.segments.iter().enumerate() {
+    for (nth, segment) in input.segments.iter().enumerate() {
+        if let Segment::Anew(further, _) = segment {
+            sequence += u64::from(*further);
+            next_id = 0;
+        }
+        let anew = matches!(segment, Segment::Anew(..));
         let mut body = Body { bytes: Vec::new(), records: 0, next_id };
         match segment {
             Segment::Raw { records, body: raw } => {
                 body.put(raw);
                 body.records += u32::from(*records);
             }
-            Segment::Formed(formed) => formed.iter().for_each(|record| body.record(record)),
+            Segment::Formed(formed) | Segment::Anew(_, formed) => {
+                formed.iter().for_each(|record| body.record(record));
+            }
         }
-        let segment = signed(&key, verify.job_id().0, sequence as u64, previous, &body);
-        match catalog.admit(&segment) {
+        let place = (sequence, anew || nth == 0);
+        let segment = signed(&key, verify.job_id().0, place, previous, &body);
+        let mut admitted = catalog.admit(&segment);
+        if anew && nth > 0 && !matches!(admitted, Err(ManifestError::Segment(_))) {
+            assert_eq!(admitted, Err(ManifestError::NewSnapshot(SegmentSeq(sequence))));
+            catalog = Catalog::new(verify.clone(), catalog.mark());
+            begun = 0;
+            admitted = catalog.admit(&segment);
+        }
+        match admitted {
             Ok(records) => {
+                assert!(accepted.is_none_or(|mark| mark.sequence.0 != sequence), "that place was taken");
+                assert_eq!(catalog.ended(), {
+                    let end = matches!(records.last(), Some(Record::End { .. }));
+                    end && accepted.is_none_or(|mark| mark.sequence.0 < sequence)
+                });
                 assert_eq!(records.len(), body.records as usize);
                 for record in &records {
                     if let Some(id) = record.begins() {
@@ -224,6 +299,7 @@ fuzz_target!(|input: Input| {
                     sound(record);
                 }
                 assert!(matches!(catalog.admit(&segment), Err(ManifestError::Rollback(_))));
+                sequence += 1;
             }
             Err(ManifestError::Segment(error)) => {
                 assert!(segment.len() > 1 << 20, "{error}: layout and signature are right");
@@ -254,6 +330,17 @@ fn sound(record: &Record) {
             assert!(path.depth() <= 256 && !path.as_bytes().contains(&0));
         }
         Record::File { layout, .. } => assert!(layout.blocks() <= FILE_BLOCKS_MAX),
+        Record::Attributes { attributes, .. } => {
+            let names: Vec<_> = attributes.xattrs().iter().map(|xattr| xattr.name.as_bytes()).collect();
+            assert!(names.len() <= XATTRS_MAX && names.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(attributes.xattrs().iter().map(|xattr| xattr.value.len()).sum::<usize>() < 64 << 10);
+            for acl in attributes.access_acl().into_iter().chain(attributes.default_acl()) {
+                let entries = acl.entries();
+                assert!((3..=ACL_ENTRIES_MAX).contains(&entries.len()));
+                assert!(entries.iter().all(|entry| entry.permissions() <= 7));
+                assert!(entries.windows(2).all(|pair| pair[0].who() < pair[1].who()));
+            }
+        }
         Record::Holes { holes, .. } => assert!(holes.windows(2).all(|pair| pair[0].end() <= pair[1].offset)),
         _ => {}
     }

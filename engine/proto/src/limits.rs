@@ -27,7 +27,8 @@ pub const LINK_TARGET_BYTES_MAX: usize = 4095;
 pub const SEGMENT_BYTES_MAX: usize = 1 << 20;
 /// A writer closes a segment once it holds this many bytes.
 pub const SEGMENT_BYTES_AIM: usize = 256 << 10;
-/// Entries in one manifest. Bounds the reader's table of paths (about 20 bytes an entry).
+/// Entries in one manifest. Bounds the reader's table of paths: at most 20 bytes an entry from half a million on. (1,000,000
+/// made a process larger by 22 MiB, 2,000,000 by 39 MiB, as the example `catalog_memory` measures it.)
 pub const MANIFEST_ENTRIES_MAX: u64 = 32 << 20;
 /// Files whose hash lists are still growing, at one time.
 pub const MANIFEST_OPEN_FILES_MAX: usize = 64;
@@ -113,8 +114,10 @@ const _: () = assert!(SEGMENT_BYTES_AIM + 16 * RECORD_HOLES_MAX + 1024 < SEGMENT
 const _: () = assert!(SEGMENT_BYTES_AIM + 2 * PATH_BYTES_MAX + 1024 < SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_AIM + ATTRIBUTES_BYTES_MAX + 1024 < SEGMENT_BYTES_MAX);
 // What is counted or measured in one byte, or two.
-const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && XATTRS_MAX <= u8::MAX as usize);
-const _: () = assert!(ACL_ENTRIES_MAX <= u8::MAX as usize && ATTRIBUTES_BYTES_MAX - 9 <= u16::MAX as usize);
+const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(XATTRS_MAX <= u8::MAX as usize);
+const _: () = assert!(ACL_ENTRIES_MAX <= u8::MAX as usize);
+const _: () = assert!(ATTRIBUTES_BYTES_MAX - 9 <= u16::MAX as usize);
 const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
 const _: () = assert!(PING_INTERVAL_MS * 2 < DEAD_PEER_TIMEOUT_MS);
 const _: () = assert!(FILE_BYTES_MAX < 1 << 63);

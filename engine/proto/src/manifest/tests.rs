@@ -1,4 +1,4 @@
-//! What a manifest must carry and what it must refuse (hazards A1, A3, A5, A8–A12).
+//! What a manifest must carry and what it must refuse (hazards A1, A3, A5, A8–A12, C4).
 
 use super::*;
 use crate::block::{BlockIndex, BlockSize, FileId, Layout};
@@ -7,6 +7,7 @@ use crate::keys::RwSeed;
 use crate::path::SafePath;
 use crate::time::Timestamp;
 use proptest::prelude::*;
+use sha2::Digest as _;
 
 fn seed(byte: u8) -> RwSeed {
     RwSeed::new(&[byte; 32])
@@ -328,6 +329,402 @@ fn a12_tells_rollback_fork_and_gap() {
     catalog.admit(&third).expect("the genuine one still fits");
 }
 
+/// A writer that goes on with a chain at `next`, after the segment that `previous` is the hash of.
+fn resumed(next: u64, previous: SegmentHash) -> SegmentWriter {
+    SegmentWriter::resume(seed(7), HashAlgorithm::Sha256, SegmentSeq(next), previous)
+}
+
+/// The three segments of a snapshot that begins at 4: two directories, then the end.
+fn snapshot_at_4() -> [Vec<u8>; 3] {
+    let mut writer = resumed(4, SegmentHash([1; 32]));
+    [directory(0, "a"), directory(1, "b"), Record::End { entries: 2 }].map(|it| sealed(&mut writer, &[it]))
+}
+
+fn mark_of(segment: &[u8]) -> Mark {
+    let (header, hash) = inspect(segment, &seed(7).verify_key()).expect("genuine");
+    Mark { epoch: header.epoch, sequence: header.sequence, hash }
+}
+
+fn knowing(mark: Mark) -> Catalog {
+    Catalog::new(seed(7).verify_key(), Some(mark))
+}
+
+#[test]
+fn a_writer_goes_on_where_its_chain_was_and_begins_a_snapshot_there() {
+    let key = seed(7).verify_key();
+    let mut writer = writer();
+    assert_eq!(writer.last(), None);
+    let first = sealed(&mut writer, &[small(0, "a")]);
+    let second = sealed(&mut writer, &[Record::End { entries: 1 }]);
+    let (sequence, hash) = writer.last().expect("two were made");
+    assert_eq!((sequence, hash), (SegmentSeq(1), mark_of(&second).hash));
+    let mut resumed = resumed(sequence.0 + 1, hash);
+    assert_eq!(resumed.last(), None);
+    let third = sealed(&mut resumed, &[small(0, "a")]);
+    let headers = [&first, &second, &third].map(|it| inspect(it, &key).expect("genuine").0);
+    assert_eq!(headers.map(|header| header.snapshot), [true, false, true]);
+    assert_eq!(headers.map(|header| header.sequence.0), [0, 1, 2]);
+    assert_eq!(headers[2].previous, hash);
+}
+
+#[test]
+fn inspect_checks_signature_and_job_and_no_records() {
+    let nonsense = sealed(&mut writer(), &[Record::End { entries: 9 }]);
+    let (header, hash) = inspect(&nonsense, &seed(7).verify_key()).expect("signed");
+    assert_eq!((header.sequence, header.epoch, header.writer), (SegmentSeq(0), 1, 0));
+    assert_eq!(hash.0, <[u8; 32]>::from(sha2::Sha256::digest(&nonsense)));
+    assert_eq!(inspect(&nonsense, &seed(8).verify_key()), Err(SegmentError::WrongJob));
+    let altered = resigned(&nonsense, 96, &[0]);
+    assert!(inspect(&altered, &seed(7).verify_key()).is_ok());
+    let mut altered = altered;
+    altered[96] ^= 1;
+    assert_eq!(inspect(&altered, &seed(7).verify_key()), Err(SegmentError::BadSignature));
+}
+
+#[test]
+fn a_reader_starts_with_any_snapshot_and_with_nothing_else() {
+    let [first, second, third] = snapshot_at_4();
+    let mut catalog = catalog();
+    assert_eq!(catalog.mark(), None);
+    let gap = ManifestError::Gap { expected: SegmentSeq(0), found: SegmentSeq(5) };
+    assert_eq!(catalog.admit(&second), Err(gap));
+    catalog.admit(&first).expect("a snapshot");
+    assert_eq!((catalog.next_sequence(), catalog.mark()), (SegmentSeq(5), Some(mark_of(&first))));
+    catalog.admit(&second).expect("the next");
+    catalog.admit(&third).expect("the end");
+    assert!(catalog.ended() && !catalog.behind());
+    assert_eq!(catalog.mark(), Some(mark_of(&third)));
+    assert_eq!(catalog.admit(&first), Err(ManifestError::Rollback(SegmentSeq(4))));
+    assert_eq!(catalog.admit(&resigned(&first, 48, &[1])), Err(ManifestError::Fork(SegmentSeq(4))));
+    let older = sealed(&mut writer(), &[small(0, "a")]);
+    assert_eq!(catalog.admit(&older), Err(ManifestError::Rollback(SegmentSeq(0))));
+
+    let unflagged = resigned(&older, 7, &[0]);
+    assert_eq!(self::catalog().admit(&unflagged), Err(ManifestError::BrokenChain(SegmentSeq(0))));
+    let with_past = sealed(&mut resumed(0, SegmentHash([1; 32])), &[small(0, "a")]);
+    assert_eq!(self::catalog().admit(&with_past), Err(ManifestError::BrokenChain(SegmentSeq(0))));
+}
+
+#[test]
+fn paths_stand_until_they_are_withdrawn() {
+    let mut writer = writer();
+    let mut catalog = catalog();
+    catalog.admit(&sealed(&mut writer, &[directory(0, "d"), small(1, "d/f")])).expect("valid");
+    assert_eq!(catalog.entries(), 2);
+    assert!(catalog.stands(&path("d")) && catalog.stands(&path("d/f")) && !catalog.stands(&path("f")));
+    let withdrawn = Record::Withdrawn { id: FileId(1), path: path("d/f"), reason: WithdrawReason::Vanished };
+    catalog.admit(&sealed(&mut writer, &[withdrawn])).expect("valid");
+    assert_eq!(catalog.entries(), 1);
+    assert!(!catalog.stands(&path("d/f")));
+}
+
+#[test]
+fn a_new_snapshot_is_told_apart_from_every_offence() {
+    let [first, second, third] = snapshot_at_4();
+    let mut catalog = catalog();
+    catalog.admit(&first).expect("a snapshot");
+    catalog.admit(&second).expect("the next");
+    for next in [6, 7, 100] {
+        let anew =
+            sealed(&mut resumed(next, SegmentHash::NONE), &[directory(0, "c"), Record::End { entries: 1 }]);
+        let refusal = catalog.admit(&anew);
+        assert_eq!(refusal, Err(ManifestError::NewSnapshot(SegmentSeq(next))));
+        // Of a newer epoch, and with another hash, too.
+        for (at, byte) in [(24, 2), (6, 2)] {
+            assert_eq!(catalog.admit(&resigned(&anew, at, &[byte])), refusal);
+        }
+        // Of an older epoch or another writer, never; and not without a right signature.
+        for (at, byte) in [(24, 0), (32, 1)] {
+            let foreign = ManifestError::ForeignChain(SegmentSeq(next));
+            assert_eq!(catalog.admit(&resigned(&anew, at, &[byte])), Err(foreign));
+        }
+        let mut altered = anew.clone();
+        altered[100] ^= 1;
+        assert_eq!(catalog.admit(&altered), Err(SegmentError::BadSignature.into()));
+        let mut over = knowing(catalog.mark().expect("two were admitted"));
+        over.admit(&anew).expect("it stands on its own");
+        assert!(over.ended() && !over.stands(&path("a")));
+    }
+    let anew = |next| sealed(&mut resumed(next, SegmentHash::NONE), &[directory(0, "c")]);
+    assert_eq!(catalog.admit(&anew(5)), Err(ManifestError::Fork(SegmentSeq(5))));
+    assert_eq!(catalog.admit(&anew(3)), Err(ManifestError::Rollback(SegmentSeq(3))));
+    catalog.admit(&third).expect("nothing has changed");
+    assert!(catalog.ended());
+}
+
+#[test]
+fn a12_an_end_older_than_what_was_accepted_ends_nothing() {
+    let mut writer = resumed(4, SegmentHash([1; 32]));
+    let first = sealed(&mut writer, &[small(0, "a"), Record::End { entries: 1 }]);
+    let withdrawn = Record::Withdrawn { id: FileId(0), path: path("a"), reason: WithdrawReason::Superseded };
+    let second = sealed(&mut writer, &[withdrawn, small(1, "a"), Record::End { entries: 1 }]);
+    let third = sealed(&mut writer, &[Record::End { entries: 1 }]);
+    let mark = mark_of(&second);
+    let mut catalog = knowing(mark);
+    assert!(!catalog.ended() && catalog.behind());
+    catalog.admit(&first).expect("the same snapshot again");
+    assert!(!catalog.ended() && catalog.behind());
+    assert_eq!(catalog.mark(), Some(mark), "a mark never goes back");
+    catalog.admit(&second).expect("the accepted one");
+    assert!(catalog.ended() && !catalog.behind());
+    catalog.admit(&third).expect("a newer one");
+    assert_eq!(catalog.mark(), Some(mark_of(&third)));
+    // A snapshot that begins beyond the mark is newer at once.
+    let mut catalog = knowing(mark);
+    catalog.admit(&sealed(&mut resumed(9, SegmentHash::NONE), &[Record::End { entries: 0 }])).expect("newer");
+    assert!(catalog.ended());
+}
+
+#[test]
+fn a12_another_segment_where_one_was_accepted_is_a_fork_in_a_later_run_too() {
+    let [first, second, third] = snapshot_at_4();
+    for (accepted, forked) in [(&first, &first), (&second, &second), (&third, &third)] {
+        let mark = mark_of(accepted);
+        let mut catalog = knowing(mark);
+        for segment in [&first, &second, &third] {
+            let other = resigned(segment, 48, &[1]);
+            if segment == forked {
+                assert_eq!(catalog.admit(&other), Err(ManifestError::Fork(mark.sequence)));
+            }
+            catalog.admit(segment).expect("the accepted history");
+        }
+        assert!(catalog.ended());
+    }
+    // A snapshot right after the mark names what was accepted, or nothing.
+    let mark = mark_of(&third);
+    let after = |previous| sealed(&mut resumed(7, previous), &[Record::End { entries: 0 }]);
+    knowing(mark).admit(&after(mark.hash)).expect("the same history");
+    knowing(mark).admit(&after(SegmentHash::NONE)).expect("a writer that lost its state");
+    let broken = Err(ManifestError::BrokenChain(SegmentSeq(7)));
+    assert_eq!(knowing(mark).admit(&after(SegmentHash([1; 32]))), broken);
+}
+
+#[test]
+fn a12_an_epoch_that_is_over_is_a_rollback_and_a_newer_one_is_beyond_every_place() {
+    let [first, second, _] = snapshot_at_4();
+    let of_epoch = |segment: &[u8], epoch: u32| resigned(segment, 24, &epoch.to_le_bytes());
+    let mark = mark_of(&of_epoch(&second, 5));
+    assert_eq!(mark.epoch, 5);
+    let newer = of_epoch(&sealed(&mut resumed(9, SegmentHash::NONE), &[Record::End { entries: 0 }]), 4);
+    assert_eq!(knowing(mark).admit(&newer), Err(ManifestError::Rollback(SegmentSeq(9))));
+    let end = of_epoch(&sealed(&mut writer(), &[Record::End { entries: 0 }]), 6);
+    let mut catalog = knowing(mark);
+    catalog.admit(&end).expect("a newer epoch");
+    assert!(catalog.ended());
+    assert_eq!(catalog.mark(), Some(mark_of(&end)));
+    // Places are compared within one epoch only.
+    let mut catalog = knowing(Mark { epoch: 1, ..mark_of(&first) });
+    catalog.admit(&of_epoch(&resigned(&first, 48, &[1]), 2)).expect("of another epoch");
+}
+
+/// The writer's state is an old copy: it numbers segments that it had numbered before.
+#[test]
+fn c4_a_writer_restored_from_an_old_copy_of_its_state_is_found_out() {
+    let begin = |writer: &mut SegmentWriter| sealed(writer, &[small(0, "a")]);
+    let go_on = |writer: &mut SegmentWriter| sealed(writer, &[small(1, "b"), Record::End { entries: 2 }]);
+    let mut writer = resumed(10, SegmentHash::NONE);
+    let accepted = [begin(&mut writer), go_on(&mut writer)];
+    let mut catalog = catalog();
+    for segment in &accepted {
+        catalog.admit(segment).expect("valid");
+    }
+    let mark = catalog.mark().expect("accepted");
+    // Restored to where it used fewer places than were accepted: there is no end to what it says …
+    let mut restored = resumed(8, SegmentHash::NONE);
+    let mut catalog = knowing(mark);
+    catalog.admit(&begin(&mut restored)).expect("nothing is wrong yet");
+    catalog.admit(&go_on(&mut restored)).expect("nor now");
+    assert!(!catalog.ended() && catalog.behind());
+    // … until it comes to a place that was used.
+    let say = |writer: &mut SegmentWriter| sealed(writer, &[Record::End { entries: 2 }]);
+    catalog.admit(&say(&mut restored)).expect("the place before");
+    assert_eq!(catalog.admit(&say(&mut restored)), Err(ManifestError::Fork(SegmentSeq(11))));
+    // Restored to the very place: at once.
+    let fork = Err(ManifestError::Fork(SegmentSeq(11)));
+    assert_eq!(knowing(mark).admit(&begin(&mut resumed(11, SegmentHash::NONE))), fork);
+    // And beside a reader that runs.
+    let mut running = self::catalog();
+    accepted.iter().for_each(|segment| drop(running.admit(segment).expect("valid")));
+    assert_eq!(running.admit(&begin(&mut resumed(11, SegmentHash::NONE))), fork);
+    assert_eq!(
+        running.admit(&begin(&mut resumed(8, SegmentHash::NONE))),
+        Err(ManifestError::Rollback(SegmentSeq(8)))
+    );
+}
+
+#[test]
+fn a12_tells_forks_for_as_long_as_it_remembers() {
+    let mut writer = resumed(5, SegmentHash::NONE);
+    let mut catalog = catalog();
+    let segments: Vec<_> = (0..1100).map(|_| sealed(&mut writer, &[Record::End { entries: 0 }])).collect();
+    for segment in &segments {
+        catalog.admit(segment).expect("valid");
+    }
+    for (at, segment) in segments.iter().enumerate().step_by(25) {
+        let sequence = SegmentSeq(5 + at as u64);
+        assert_eq!(catalog.admit(segment), Err(ManifestError::Rollback(sequence)));
+        let other = catalog.admit(&resigned(segment, 48, &[1])).expect_err("refused");
+        let told = if at >= 76 { ManifestError::Fork(sequence) } else { ManifestError::Rollback(sequence) };
+        assert_eq!(other, told, "{at}");
+    }
+}
+
+#[test]
+fn a9_refuses_places_beyond_the_last_and_flags_it_does_not_know() {
+    let last = crate::limits::SEGMENT_SEQUENCE_MAX;
+    let malformed = |segment: &[u8]| match catalog().admit(segment) {
+        Err(ManifestError::Segment(SegmentError::Malformed(what))) => what,
+        other => panic!("{other:?}"),
+    };
+    let mut writer = resumed(last, SegmentHash::NONE);
+    let mut catalog = catalog();
+    catalog.admit(&sealed(&mut writer, &[small(0, "a")])).expect("the last place");
+    assert_eq!(catalog.mark().map(|mark| mark.sequence), Some(SegmentSeq(last)));
+    let beyond = sealed(&mut writer, &[Record::End { entries: 1 }]);
+    assert!(malformed(&beyond).contains("sequence number"));
+    let mut writer = resumed(u64::MAX, SegmentHash::NONE);
+    for _ in 0..2 {
+        assert!(malformed(&sealed(&mut writer, &[small(0, "a")])).contains("sequence number"));
+    }
+    let segment = sealed(&mut self::writer(), &[small(0, "a")]);
+    for flags in [2, 3, 0x80, 0xff] {
+        assert_eq!(malformed(&resigned(&segment, 7, &[flags])), "a reserved field is used");
+    }
+    assert_eq!(malformed(&resigned(&segment, 92, &[1])), "a reserved field is used");
+}
+
+#[test]
+fn other_formats_are_refused_as_such() {
+    let segment = sealed(&mut writer(), &[small(0, "a")]);
+    for version in [0, 1, 3, u16::MAX] {
+        let refusal = catalog().admit(&resigned(&segment, 4, &version.to_le_bytes()));
+        assert_eq!(refusal, Err(SegmentError::Version(version).into()));
+    }
+}
+
+#[test]
+fn attributes_belong_to_the_very_next_entry() {
+    let of = |id: Option<u64>, attributes: Attributes| Record::Attributes { id: id.map(FileId), attributes };
+    let hardlink = Record::Hardlink { id: FileId(1), path: path("l"), target: path("f") };
+    let problem = Record::Problem { shown_path: vec![], problem: Problem::Special };
+    let before = "before what has none";
+    let other = "before another entry than theirs";
+    for (records, why) in [
+        (vec![small(0, "f"), of(Some(1), owned()), hardlink], before),
+        (vec![of(Some(0), owned()), of(Some(0), owned()), small(0, "f")], before),
+        (vec![of(Some(0), owned()), problem, small(0, "f")], before),
+        (vec![of(None, owned()), Record::End { entries: 0 }], before),
+        (vec![of(Some(1), owned()), small(0, "f")], other),
+        (vec![small(0, "f"), of(Some(0), owned()), small(1, "g")], other),
+        (vec![of(None, owned()), small(0, "f")], other),
+        (vec![of(Some(0), owned()), Record::Root(metadata())], other),
+        (vec![of(Some(0), attributes()), small(0, "f")], "of what is no directory"),
+        (vec![of(Some(0), attributes()), big(0, "f", 40_000)], "of what is no directory"),
+        (vec![of(Some(0), attributes()), symlink(0, "f")], "a symbolic link with"),
+    ] {
+        assert!(refused(&records).contains(why), "{}", refused(&records));
+    }
+    let mut writer = writer();
+    let mut catalog = catalog();
+    for records in [
+        // Segments may end in between.
+        vec![of(None, attributes())],
+        vec![Record::Root(metadata()), of(Some(0), owned())],
+        vec![small(0, "a"), of(Some(1), owned()), big(1, "b", 40_000)],
+        vec![of(Some(2), owned()), symlink(2, "c"), of(Some(3), attributes()), directory(3, "d")],
+    ] {
+        assert_eq!(catalog.admit(&sealed(&mut writer, &records)), Ok(records));
+    }
+}
+
+#[test]
+fn attributes_that_cannot_be_are_not_made() {
+    let name_of = |len: usize| vec![b'x'; len];
+    for bad in [&b""[..], &name_of(256), b"a:b", b"a/b", b"a\0", b"a\n", b"a\x7f", b"\x1b[2J"] {
+        assert_eq!(AccountName::parse(bad), Err(AttributesError::AccountName), "{bad:?}");
+    }
+    for right in [&b"a"[..], &name_of(255), b"DOMAIN\\some one", b"caf\xe9", "né".as_bytes()] {
+        assert_eq!(AccountName::parse(right).expect("allowed").as_bytes(), right);
+    }
+    for bad in [&b""[..], &name_of(256), b"user.\0"] {
+        assert_eq!(XattrName::parse(bad), Err(AttributesError::XattrName), "{bad:?}");
+    }
+    assert_eq!(XattrName::parse(b"user.\n/:").expect("allowed").to_string(), "user.\\x0a/:");
+
+    let user =
+        |number: usize| AclWho::User(AccountName::parse(number.to_string().as_bytes()).expect("a name"));
+    let acl =
+        |who: Vec<AclWho>| Acl::new(who.into_iter().map(|who| AclEntry::new(who, 7).expect("7")).collect());
+    let base = || vec![AclWho::Other, AclWho::Group, AclWho::Owner];
+    assert_eq!(AclEntry::new(AclWho::Owner, 8), Err(AttributesError::Permissions));
+    let ordered = acl(base()).expect("complete");
+    let who: Vec<_> = ordered.entries().iter().map(AclEntry::who).collect();
+    assert_eq!(who, [&AclWho::Owner, &AclWho::Group, &AclWho::Other]);
+    for missing in 0..3 {
+        let mut entries = base();
+        entries.remove(missing);
+        assert_eq!(acl(entries), Err(AttributesError::AclIncomplete));
+    }
+    let with = |more: Vec<AclWho>| acl([base(), more].concat());
+    assert_eq!(with(vec![AclWho::Other]), Err(AttributesError::AclOrder));
+    assert_eq!(with(vec![AclWho::Mask, user(1), user(2), user(1)]), Err(AttributesError::AclOrder));
+    assert_eq!(with(vec![user(1)]), Err(AttributesError::AclIncomplete));
+    let many = |count| with((0..count).map(user).chain([AclWho::Mask]).collect());
+    assert_eq!(many(124).expect("complete").entries().len(), 128);
+    assert_eq!(many(125), Err(AttributesError::TooManyAclEntries));
+
+    let xattr = |number: usize, bytes: usize| Xattr {
+        name: XattrName::parse(format!("user.{number}").as_bytes()).expect("a name"),
+        value: vec![7; bytes],
+    };
+    let with = |xattrs: Vec<Xattr>| Attributes::new(Owner::default(), xattrs, None, None);
+    assert!(with(vec![]).expect("nothing").is_empty());
+    assert!(with((0..64).map(|number| xattr(number, 9)).collect()).is_ok());
+    assert_eq!(with((0..65).map(|number| xattr(number, 9)).collect()), Err(AttributesError::TooManyXattrs));
+    assert_eq!(with(vec![xattr(1, 2), xattr(2, 2), xattr(1, 3)]), Err(AttributesError::XattrOrder));
+    // Owner 2, number of attributes 1, a name of 6 and its length 1, the value's length 2, two lists 2.
+    let largest = crate::limits::ATTRIBUTES_BYTES_MAX - 14;
+    assert_eq!(with(vec![xattr(1, largest + 1)]), Err(AttributesError::TooLarge));
+    let attributes = with(vec![xattr(1, largest)]).expect("just");
+    let records = [Record::Attributes { id: Some(FileId(0)), attributes }, small(0, "f")];
+    assert_eq!(catalog().admit(&sealed(&mut writer(), &records)).expect("carried"), records);
+}
+
+#[test]
+fn attributes_that_cannot_be_are_not_read() {
+    use AttributesError as E;
+    let decode = |body: &[u8]| {
+        let mut reader = crate::codec::Reader::new(body);
+        Record::decode(&mut reader).expect_err("refused")
+    };
+    // Kind 13, the root, no owner.
+    let xattrs = |count: u8, list: &[u8]| [&[13, 0, 0, 0, count], list, &[0, 0]].concat();
+    let acl = |count: u8, list: &[u8]| [&[13, 0, 0, 0, 0, count], list, &[0]].concat();
+    let cases: Vec<(Vec<u8>, RecordError)> = vec![
+        (vec![13, 2, 0, 0, 0, 0, 0], RecordError::Range("whose attributes follow")),
+        (vec![13, 0, 1, b':', 0, 0, 0, 0], E::AccountName.into()),
+        (vec![13, 0, 0, 1, b'\n', 0, 0, 0], E::AccountName.into()),
+        (xattrs(65, &b"\x01a\0\0".repeat(65)), E::TooManyXattrs.into()),
+        (xattrs(1, b"\0\0\0"), E::XattrName.into()),
+        (xattrs(2, b"\x01b\0\0\x01a\0\0"), E::XattrOrder.into()),
+        (xattrs(2, b"\x01a\0\0\x01a\0\0"), E::XattrOrder.into()),
+        (xattrs(1, b"\x01a\xff\xffx"), RecordError::Truncated),
+        (xattrs(2, &[&b"\x01a\xff\xff"[..], &[0; 65_535], b"\x01b\0\0"].concat()), E::TooLarge.into()),
+        (acl(129, &[1, 7].repeat(129)), E::TooManyAclEntries.into()),
+        (acl(3, &[3, 7, 1, 7, 6, 7]), E::AclOrder.into()),
+        (acl(3, &[1, 7, 1, 7, 6, 7]), E::AclOrder.into()),
+        (acl(2, &[1, 7, 6, 7]), E::AclIncomplete.into()),
+        (acl(4, &[1, 7, 2, 1, b'u', 7, 3, 7, 6, 7]), E::AclIncomplete.into()),
+        (acl(3, &[1, 8, 3, 7, 6, 7]), E::Permissions.into()),
+        (acl(4, &[1, 7, 2, 0, 7, 3, 7, 6, 7]), E::AccountName.into()),
+        (acl(1, &[0, 7]), RecordError::Range("whom an access control list is about")),
+        (acl(1, &[7, 7]), RecordError::Range("whom an access control list is about")),
+    ];
+    for (body, error) in cases {
+        assert_eq!(decode(&body), error, "{:?}", &body[..body.len().min(40)]);
+    }
+}
+
 #[test]
 fn a_withdrawn_file_may_come_again() {
     let mut writer = writer();
@@ -404,7 +801,39 @@ fn any_record() -> impl Strategy<Value = Record> {
         proptest::collection::vec(any::<u8>(), 0..40)
             .prop_map(|shown_path| Record::Problem { shown_path, problem: Problem::Changed }),
         any::<u64>().prop_map(|entries| Record::End { entries }),
+        (proptest::option::of(any::<u64>().prop_map(FileId)), any_attributes())
+            .prop_map(|(id, attributes)| Record::Attributes { id, attributes }),
     ]
+}
+
+fn any_account() -> impl Strategy<Value = AccountName> {
+    proptest::collection::vec(any::<u8>(), 1..12)
+        .prop_filter_map("not a name", |bytes| AccountName::parse(&bytes).ok())
+}
+
+fn any_acl() -> impl Strategy<Value = Acl> {
+    let named = proptest::collection::vec((any::<bool>(), any_account(), 0..8_u8), 0..6);
+    (named, proptest::array::uniform4(0..8_u8)).prop_filter_map("somebody twice", |(named, [a, b, c, d])| {
+        let base = [(AclWho::Owner, a), (AclWho::Group, b), (AclWho::Mask, c), (AclWho::Other, d)];
+        let named = named.into_iter().map(|(user, name, permissions)| {
+            (if user { AclWho::User(name) } else { AclWho::NamedGroup(name) }, permissions)
+        });
+        let entry = |(who, permissions)| AclEntry::new(who, permissions).expect("0 to 7");
+        Acl::new(base.into_iter().chain(named).map(entry).collect()).ok()
+    })
+}
+
+fn any_attributes() -> impl Strategy<Value = Attributes> {
+    use proptest::collection::vec;
+    use proptest::option::of;
+    let xattr = (vec(1..=255_u8, 1..20), vec(any::<u8>(), 0..300))
+        .prop_map(|(name, value)| Xattr { name: XattrName::parse(&name).expect("no NUL"), value });
+    (of(any_account()), of(any_account()), vec(xattr, 0..6), of(any_acl()), of(any_acl())).prop_filter_map(
+        "one name twice",
+        |(user, group, xattrs, access, default)| {
+            Attributes::new(Owner { user, group }, xattrs, access, default).ok()
+        },
+    )
 }
 
 proptest! {
