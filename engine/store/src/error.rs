@@ -5,6 +5,7 @@
 use rustix::io::Errno;
 use sealift_proto::path::{PathError, SafePath};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 /// Why `send` cannot offer what it was given.
@@ -76,6 +77,15 @@ pub enum ReplicaError {
         /// The path as the user gave it.
         path: PathBuf,
     },
+    /// `.sealift/id` is not what Sealift wrote there.
+    #[error(
+        "{path:?} has a .sealift/id that is damaged: nobody can tell which replica it is. If it is the right directory, \
+         remove that file; what is there is then compared anew"
+    )]
+    Marker {
+        /// The path as the user gave it.
+        path: PathBuf,
+    },
     /// Our own directory beneath it cannot be set up, cleared or removed.
     #[error("cannot {action} in {path:?}: {source}")]
     Staging {
@@ -92,8 +102,14 @@ pub enum ReplicaError {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// ENOSPC.
-    #[error("{path}: no space (or no inode) is left on the disk")]
+    #[error("{path}: no space is left on the disk")]
     NoSpace {
+        /// The entry.
+        path: SafePath,
+    },
+    /// ENOSPC on a file system whose inodes are used up.
+    #[error("{path}: no inode is left on the disk: it holds as many files as it can")]
+    NoInodes {
         /// The entry.
         path: SafePath,
     },
@@ -151,6 +167,12 @@ pub enum FileError {
         /// The entry.
         path: SafePath,
     },
+    /// There is something of the name it was to get.
+    #[error("{path}: there is something of that name already")]
+    Exists {
+        /// The entry.
+        path: SafePath,
+    },
     /// The disk reported a failed write: what was written cannot be trusted, and must be written anew.
     #[error("{path}: the disk did not take the data: {source}")]
     NotSynced {
@@ -186,11 +208,62 @@ impl FileError {
         }
     }
 
+    /// As [`FileError::from_io`], for something that was to be created on the file system of `dir`: tells inodes that
+    /// are used up from space that is.
+    pub(crate) fn from_io_in(path: &SafePath, source: io::Error, dir: BorrowedFd<'_>) -> Self {
+        match Self::from_io(path, source) {
+            // Where inodes are made as needed, there are none to be counted.
+            Self::NoSpace { path }
+                if rustix::fs::fstatvfs(dir).is_ok_and(|room| room.f_files > 0 && room.f_favail == 0) =>
+            {
+                Self::NoInodes { path }
+            }
+            error => error,
+        }
+    }
+
+    /// Whether it passes once there is room again: the disk or the quota is full, or inodes are used up.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::NoInodes { .. } | Self::OverQuota { .. })
+    }
+
+    /// Whether the disk, or what lies before it, failed in a way that another try may not: EIO and the like, or
+    /// something that ran short for a moment.
+    #[must_use]
+    pub fn is_io(&self) -> bool {
+        match self {
+            Self::NotSynced { .. } => true,
+            Self::Io { source, .. } => match Errno::from_io_error(source) {
+                Some(
+                    Errno::IO
+                    | Errno::NXIO
+                    | Errno::REMOTEIO
+                    | Errno::NODATA
+                    | Errno::ILSEQ
+                    | Errno::TIMEDOUT
+                    | Errno::STALE
+                    | Errno::AGAIN
+                    | Errno::INTR
+                    | Errno::NOMEM
+                    | Errno::MFILE
+                    | Errno::NFILE,
+                ) => true,
+                Some(_) => false,
+                // The disk took or gave nothing more, and no reason.
+                None => matches!(source.kind(), io::ErrorKind::WriteZero | io::ErrorKind::UnexpectedEof),
+            },
+            _ => false,
+        }
+    }
+
     /// The entry it happened to.
     #[must_use]
     pub fn path(&self) -> &SafePath {
         match self {
             Self::NoSpace { path }
+            | Self::NoInodes { path }
+            | Self::Exists { path }
             | Self::OverQuota { path }
             | Self::ReadOnly { path }
             | Self::Denied { path }

@@ -2,8 +2,8 @@
 //!
 //! Owns: the only way from a [`sealift_proto::path::SafePath`] to a descriptor (`root`), walking and reading what is
 //! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`,
-//! `publish`, `metadata`, `links`), bulk buffers and block I/O on io_uring or threads (`ring`, `shard`, `workers`),
-//! and running block hashes on all cores (`hashing`).
+//! `publish`, `metadata`, `links`, `remove`, `manifest_file`), bulk buffers and block I/O on io_uring or threads
+//! (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`).
 //!
 //! Never: takes a peer's string as a path, decides what may be written (the caller verifies first), talks to a
 //! network, or lets a type of rustix or tokio-uring cross its face. Unsafe code lives in `ring` alone.
@@ -11,11 +11,14 @@
 
 mod error;
 mod extents;
+mod faults;
 mod hashing;
 mod limits;
 mod links;
+mod manifest_file;
 mod metadata;
 mod publish;
+mod remove;
 mod replica;
 #[allow(unsafe_code)]
 mod ring;
@@ -31,13 +34,17 @@ mod workers;
 
 pub use error::{FileError, ReplicaError, SourceError};
 pub use extents::{HOLE_BYTES_MIN, holes};
+pub use faults::fault_point;
 pub use hashing::{Piece, hash_pieces, hash_run};
 pub use limits::{
-    IO_QUEUE_JOBS_MAX, LARGE_SLOT_BYTES, LARGE_SLOTS, READ_SMALL_BYTES_MAX, STANDARD_SLOT_BYTES,
+    IO_QUEUE_JOBS_MAX, LARGE_SLOT_BYTES, LARGE_SLOTS, MANIFEST_FILE_SEGMENTS_MAX, READ_SMALL_BYTES_MAX,
+    STANDARD_SLOT_BYTES,
 };
-pub use links::{Linked, MadeDirectory};
-pub use publish::{Durability, Ready};
-pub use replica::{Existing, Replica};
+pub use links::{Linked, MadeDirectory, link_target_hash};
+pub use manifest_file::{ManifestReader, ManifestSpool};
+pub use publish::{Durability, Expected, Ready};
+pub use remove::{Removal, RemoveExpected};
+pub use replica::{Existing, Replica, ReplicaId};
 pub use ring::pool::{BufferPool, PoolBuf, PoolConfig};
 pub use root::{ParentDir, Parents, Root};
 pub use shard::{Backend, BackendError, BlockIo, Choice, ShardFile, spawn_shard};

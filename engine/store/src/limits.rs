@@ -38,6 +38,10 @@ pub(crate) const REPLACE_TRIES_MAX: u32 = 16;
 pub(crate) const SYNC_EACH_FILES_MAX: usize = 16;
 /// Directories a batch syncs one by one; a larger one syncs the file system once.
 pub(crate) const SYNC_EACH_DIRECTORIES_MAX: usize = 64;
+/// The longest name of a staged file.
+pub(crate) const STAGED_NAME_BYTES_MAX: usize = 64;
+/// Segments in one manifest file; the place of each is held in memory while it is written.
+pub const MANIFEST_FILE_SEGMENTS_MAX: usize = 4 << 20;
 /// Bytes read from a directory at a time.
 pub(crate) const DIRECTORY_READ_BYTES: usize = 32 << 10;
 

@@ -6,11 +6,13 @@
 use crate::error::FileError;
 use crate::limits::REPLACE_TRIES_MAX;
 use crate::metadata;
+use crate::publish::Expected;
 use crate::replica::Replica;
 use crate::root::ParentDir;
 use crate::stat::{self, FileStat, Timestamp};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
+use sealift_proto::digest::{BlockHash, BlockInput, HashAlgorithm, hash_blocks};
 use sealift_proto::limits;
 use sealift_proto::path::SafePath;
 use std::io;
@@ -102,7 +104,7 @@ impl Replica {
         staged.created();
         rustix::fs::utimensat(staging, staged.as_str(), &mtime.as_mtime(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(failed)?;
-        staged.put_in_place(path, &parent, name)?;
+        staged.put_in_place(path, &parent, name, &Expected::Anything)?;
         Ok(Linked::Created)
     }
 
@@ -132,7 +134,7 @@ impl Replica {
         if stat::kind(&linked) != FileType::RegularFile || !FileStat::from_stat(&linked).same_inode(&wanted) {
             return Err(changed());
         }
-        staged.put_in_place(path, &parent, name)?;
+        staged.put_in_place(path, &parent, name, &Expected::Anything)?;
         // Between two names of one inode (someone else was quicker) a rename does nothing: then ours is to be removed.
         staged.created();
         Ok(Linked::Created)
@@ -141,6 +143,14 @@ impl Replica {
     fn parent<'p>(&self, path: &'p SafePath) -> Result<(ParentDir, &'p [u8]), FileError> {
         self.root().parent_of(path).map_err(|error| FileError::from_parent(path, error))
     }
+}
+
+/// What is remembered of where a symbolic link points: the first eight bytes of the target's BLAKE3 hash.
+#[must_use]
+pub fn link_target_hash(target: &[u8]) -> u64 {
+    let mut hash = [BlockHash([0; 32])];
+    hash_blocks(HashAlgorithm::Blake3, &[BlockInput { data: target, offset: 0, only: true }], &mut hash);
+    u64::from_le_bytes(hash[0].0[..8].try_into().expect("eight bytes"))
 }
 
 /// The regular file of that name; `None` if something else or nothing is there.
@@ -162,6 +172,7 @@ mod race_test;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::ReplicaId;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -180,7 +191,7 @@ mod tests {
         fs::set_permissions(dir.path().join("kept"), fs::Permissions::from_mode(0o055)).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         symlink(outside.path(), dir.path().join("link")).unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let make = |name| replica.make_directory(&path(name));
         assert_eq!(make("kept").unwrap(), MadeDirectory::Existed { mode: 0o055 });
         assert_eq!(fs::metadata(dir.path().join("kept")).unwrap().mode() & 0o7777, 0o755);
@@ -198,7 +209,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         fs::create_dir_all(dir.path().join("full/of")).unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let make = |name, target: &[u8]| replica.make_symlink(&path(name), target, TIME);
         for name in ["new", "file"] {
             assert_eq!(make(name, b"../../etc/passwd").unwrap(), Linked::Created);
@@ -225,7 +236,7 @@ mod tests {
         fs::write(dir.path().join("a"), "content").unwrap();
         fs::write(dir.path().join("b"), "other").unwrap();
         symlink(outside.path(), dir.path().join("out")).unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let link = |name, target| replica.make_hardlink(&path(name), &path(target));
         assert_eq!(link("new", "a").unwrap(), Linked::Created);
         assert_eq!(link("b", "a").unwrap(), Linked::Created);
@@ -246,14 +257,14 @@ mod tests {
     fn renaming_over_another_name_of_the_same_file_leaves_nothing_staged() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "content").unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         // As if the link had been made by someone else after it was looked for.
         let mut staged = replica.staging().fresh_name("hard");
         let (parent, name) = replica.root().parent_of(&path("a")).map(|(d, n)| (d, n.to_vec())).unwrap();
         rustix::fs::linkat(&parent, &name, replica.staging().dir(), staged.as_str(), AtFlags::empty())
             .unwrap();
         staged.created();
-        staged.put_in_place(&path("a"), &parent, &name).unwrap();
+        staged.put_in_place(&path("a"), &parent, &name, &Expected::Anything).unwrap();
         staged.created();
         drop(staged);
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().nlink(), 1);

@@ -8,6 +8,7 @@ use crate::replica::Replica;
 use crate::root::DIRECTORY;
 use crate::stat::{self, FileStat, PERMISSION_BITS, Timestamp};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use sealift_proto::path::SafePath;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -84,7 +85,11 @@ impl Handle {
 
 /// Gives the owner all rights to a directory for the time being; returns the mode it had.
 pub(crate) fn make_usable(replica: &Replica, path: &SafePath) -> io::Result<u32> {
-    let directory = Handle::open(replica, Some(path), DIRECTORY)?;
+    rights(replica, Some(path)).map(|(_, mode)| mode)
+}
+
+fn rights(replica: &Replica, path: Option<&SafePath>) -> io::Result<(Handle, u32)> {
+    let directory = Handle::open(replica, path, DIRECTORY)?;
     let stat = directory.stat()?;
     if stat::kind(&stat) != FileType::Directory {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -93,7 +98,33 @@ pub(crate) fn make_usable(replica: &Replica, path: &SafePath) -> io::Result<u32>
     if mode & 0o700 != 0o700 {
         directory.set_mode(mode | 0o700)?;
     }
-    Ok(mode)
+    Ok((directory, mode))
+}
+
+/// Rights to the directory above an entry, taken for as long as it takes to change it.
+pub(crate) struct Usable;
+
+impl Usable {
+    /// Does something in the directory above `path`; if the directory's mode forbids it and is ours to change, once
+    /// more with all rights, after which the directory gets its mode back.
+    pub(crate) fn retry<T>(
+        replica: &Replica,
+        path: &SafePath,
+        mut f: impl FnMut() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        match f() {
+            Err(Errno::ACCESS) => {}
+            result => return result,
+        }
+        let above = path.parent();
+        let (directory, mode) = rights(replica, above.as_ref()).map_err(|_| Errno::ACCESS)?;
+        let result = f();
+        if mode & 0o700 != 0o700 {
+            // The mode that is wanted is set again at the end of a run.
+            let _ = directory.set_mode(mode);
+        }
+        result
+    }
 }
 
 impl Replica {
@@ -128,9 +159,8 @@ impl Replica {
         mtime: Timestamp,
     ) -> Result<(), FileError> {
         let changed = || FileError::Changed { path: path.clone() };
-        let failed = |source: io::Error| match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error)
-        {
-            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => changed(),
+        let failed = |source: io::Error| match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => changed(),
             _ => FileError::from_io(path, source),
         };
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -147,6 +177,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::replica::Existing;
+    use crate::replica::ReplicaId;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -167,7 +198,7 @@ mod tests {
     fn only_what_differs_is_set() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let before = stat(&replica, "f");
         replica.update_metadata(&path("f"), &before, 0o100_604, TIME).unwrap();
         let after = stat(&replica, "f");
@@ -181,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
         fs::set_permissions(dir.path().join("f"), fs::Permissions::from_mode(0o0)).unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         replica.update_metadata(&path("f"), &stat(&replica, "f"), 0o640, TIME).unwrap();
         assert_eq!(stat(&replica, "f").mode, 0o640);
         // What the owner of the process may do, root or not, the path through /proc does.
@@ -199,7 +230,7 @@ mod tests {
         let mode = outside.as_file().metadata().unwrap().mode();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let before = stat(&replica, "f");
         for replaced_by in ["file", "link", "nothing"] {
             fs::remove_file(dir.path().join("f")).ok();
@@ -224,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         replica.set_directory_metadata(Some(&path("d")), 0o1710, TIME).unwrap();
         assert!(replica.set_directory_metadata(Some(&path("f")), 0o700, TIME).is_err());
         replica.close().unwrap();

@@ -11,12 +11,13 @@ use crate::metadata;
 use crate::replica::Replica;
 use crate::root::ParentDir;
 use crate::staging::StagedFile;
-use crate::stat::Timestamp;
+use crate::stat::{FileStat, Timestamp};
 use rustix::io::Errno;
 use sealift_proto::path::SafePath;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 /// Whether a batch is on the disk when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,17 @@ pub enum Durability {
     Unsynced,
 }
 
+/// What has to be at a file's place for it to be put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there, be it nothing.
+    Anything,
+    /// Nothing.
+    Missing,
+    /// A regular file, in this version of it.
+    Version(FileStat),
+}
+
 /// A file whose content is complete and verified, on its way to its place.
 #[derive(Debug)]
 pub struct Ready {
@@ -34,18 +46,26 @@ pub struct Ready {
     path: SafePath,
     /// `None` once applied.
     metadata: Option<(u32, Timestamp)>,
+    expected: Expected,
 }
 
 impl Ready {
     /// A staged file, where it belongs, and the permission bits and mtime it is to have there.
     #[must_use]
     pub fn new(staged: StagedFile, path: SafePath, mode: u32, mtime: Timestamp) -> Self {
-        Self { staged, path, metadata: Some((mode, mtime)) }
+        Self { staged, path, metadata: Some((mode, mtime)), expected: Expected::Anything }
     }
 
     /// A staged file that has its metadata already.
     pub(crate) fn complete(staged: StagedFile, path: SafePath) -> Self {
-        Self { staged, path, metadata: None }
+        Self { staged, path, metadata: None, expected: Expected::Anything }
+    }
+
+    /// Replaces only what is expected: looked at directly before the rename. Without this, [`Expected::Anything`].
+    #[must_use]
+    pub fn expect(mut self, expected: Expected) -> Self {
+        self.expected = expected;
+        self
     }
 
     /// Where it belongs.
@@ -93,46 +113,84 @@ impl Touched {
 }
 
 impl Replica {
-    /// Publishes a batch, blocking. Each file is renamed over the file, link or empty directory at its path. Result
-    /// `i` is that of `batch[i]`; a file that fails leaves the others alone, and its staged content is removed. Give
-    /// the files ordered by path, so that each directory is looked up once.
+    /// Publishes a batch, blocking. Each file is renamed over the file, link or empty directory at its path, if that
+    /// is what [`Ready::expect`] asked for. Result `i` is that of `batch[i]`: the file as it is at its place. One that
+    /// fails leaves the others alone, and its staged content is removed unless it is kept ([`StagedFile::keep`]) and
+    /// the disk has it. Give the files ordered by path, so that each directory is looked up once.
     ///
     /// # Errors
-    /// For each file: [`FileError::NotSynced`], [`FileError::DirectoryInTheWay`], [`FileError::NoParent`], or what
-    /// the file system says. `NotSynced` may also mean that the file is in its place and its directory's sync failed:
-    /// it is then not to be called done either.
+    /// For each file: [`FileError::NotSynced`], [`FileError::DirectoryInTheWay`], [`FileError::NoParent`],
+    /// [`FileError::Changed`] if something else than expected is there, or what the file system says. `NotSynced` may
+    /// also mean that the file is in its place and its directory's sync failed: it is then not to be called done
+    /// either.
     #[must_use]
-    pub fn publish(&self, batch: Vec<Ready>, durability: Durability) -> Vec<Result<(), FileError>> {
-        let mut results: Vec<Result<(), FileError>> = Vec::with_capacity(batch.len());
+    pub fn publish(&self, batch: Vec<Ready>, durability: Durability) -> Vec<Result<FileStat, FileError>> {
         let mut batch = batch;
+        let mut prepared: Vec<Result<(), FileError>> = Vec::with_capacity(batch.len());
         for ready in &mut batch {
-            results.push(ready.apply_metadata());
+            prepared.push(ready.apply_metadata());
         }
         if durability == Durability::Synced {
-            self.sync_contents(&batch, &mut results);
+            self.sync_contents(&batch, &mut prepared);
         }
-        let (staged, paths): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|ready| (ready.staged, ready.path)).unzip();
         let mut parents = self.root().parents();
         let mut touched = Touched::Few(BTreeMap::new());
-        for (index, (staged, path)) in staged.into_iter().zip(&paths).enumerate() {
-            if results[index].is_err() {
-                continue;
-            }
-            results[index] = parents.of(path).map_err(|error| FileError::from_parent(path, error)).and_then(
-                |(parent, name)| {
-                    staged.put_in_place(path, &parent, name)?;
-                    touched.add(path, parent, index);
-                    Ok(())
-                },
-            );
-            if matches!(results[index], Err(FileError::NoParent { .. })) {
+        let mut paths = Vec::with_capacity(batch.len());
+        let mut results = Vec::with_capacity(batch.len());
+        for (index, (ready, prepared)) in batch.into_iter().zip(prepared).enumerate() {
+            let Ready { staged, path, expected, .. } = ready;
+            let result = match prepared {
+                Ok(()) => parents.of(&path).map_err(|error| FileError::from_parent(&path, error)).and_then(
+                    |(parent, name)| {
+                        let stat = staged.put_in_place(&path, &parent, name, &expected)?;
+                        touched.add(&path, parent, index);
+                        Ok(stat)
+                    },
+                ),
+                Err(error) => {
+                    if matches!(error, FileError::NotSynced { .. }) {
+                        staged.discard();
+                    }
+                    Err(error)
+                }
+            };
+            if matches!(result, Err(FileError::NoParent { .. })) {
                 // The directory may have been replaced: do not fail its other files for that.
                 parents.forget();
             }
+            results.push(result);
+            paths.push(path);
         }
         if durability == Durability::Synced {
             self.sync_directories(touched, &paths, &mut results);
+        }
+        results
+    }
+
+    /// Makes what was written to files that are being staged durable, blocking: so that it can be written down that it
+    /// is there. One by one, or with one sync of the file system if they are many. Result `i` is that of `files[i]`,
+    /// each the [`StagedFile::file`] of a file from [`Replica::create_staged`] or [`Replica::adopt_staged`].
+    ///
+    /// # Errors
+    /// For each file: if the disk did not take it; and if any sync failed since the file was begun, whatever later ones
+    /// say. Such a file is to be dropped; if it was kept, it may be adopted again, with what is known of it from before.
+    #[must_use]
+    pub fn sync_staged(&self, files: &[Arc<File>]) -> Vec<io::Result<()>> {
+        let staging = self.staging();
+        let whole = files.len() > SYNC_EACH_FILES_MAX;
+        let common = if whole { staging.sync_file_system() } else { staging.sync_names() };
+        if let Err(error) = common {
+            return files.iter().map(|_| Err(again(&error))).collect();
+        }
+        let mut results: Vec<_> = files
+            .iter()
+            .map(|file| if whole { staging.believe(file) } else { staging.sync_data(file) })
+            .collect();
+        // One that failed after others had been synced speaks of those too.
+        for (file, result) in files.iter().zip(&mut results) {
+            if result.is_ok() {
+                *result = staging.believe(file);
+            }
         }
         results
     }
@@ -151,8 +209,8 @@ impl Replica {
             let failed = match (&synced, own) {
                 (Err(error), _) => Some(again(error)),
                 (Ok(()), Err(error)) => Some(error),
-                // Another batch's sync was told of a failed write that may have been this one's.
-                (Ok(()), Ok(())) if whole && ready.staged.saw_failed_sync() => Some(Errno::IO.into()),
+                // Another sync was told of a failed write that may have been this one's.
+                (Ok(()), Ok(())) if ready.staged.saw_failed_sync() => Some(Errno::IO.into()),
                 (Ok(()), Ok(())) => None,
             };
             if let Some(source) = failed {
@@ -161,7 +219,12 @@ impl Replica {
         }
     }
 
-    fn sync_directories(&self, touched: Touched, paths: &[SafePath], results: &mut [Result<(), FileError>]) {
+    fn sync_directories(
+        &self,
+        touched: Touched,
+        paths: &[SafePath],
+        results: &mut [Result<FileStat, FileError>],
+    ) {
         let mut fail = |index: usize, error: &io::Error| {
             if results[index].is_ok() {
                 results[index] = Err(not_synced(&paths[index], again(error)));
@@ -200,6 +263,7 @@ fn again(error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::ReplicaId;
     use crate::staging::Allocation;
     use sealift_proto::block::FileId;
     use std::fs;
@@ -233,7 +297,7 @@ mod tests {
             symlink(outside.path().join("kept"), dir.path().join("link")).unwrap();
             fs::create_dir(dir.path().join("empty")).unwrap();
             let mut reader = fs::File::open(dir.path().join("old")).unwrap();
-            let replica = Replica::open(dir.path()).unwrap();
+            let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
             let names = ["empty", "link", "new", "old"];
             let batch = names.map(|name| ready(&replica, name, name)).into();
             for result in replica.publish(batch, durability) {
@@ -259,7 +323,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("full/of")).unwrap();
         fs::write(dir.path().join("plain"), "").unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let names = ["full", "good", "missing/x", "plain/x", "z"];
         let batch = names.map(|name| ready(&replica, name, name)).into();
         let results = replica.publish(batch, Durability::Synced);
@@ -274,7 +338,7 @@ mod tests {
     #[test]
     fn a_batch_over_many_directories_is_published_and_synced() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let mut batch = Vec::new();
         for i in 0..SYNC_EACH_DIRECTORIES_MAX + 2 {
             replica.make_directory(&path(&format!("d{i}"))).unwrap();
@@ -289,7 +353,7 @@ mod tests {
     #[test]
     fn b2_after_a_failed_sync_what_was_begun_before_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let many = |prefix: &str| -> Vec<_> {
             (0..=SYNC_EACH_FILES_MAX).map(|i| ready(&replica, &format!("{prefix}{i}"), "x")).collect()
         };
@@ -307,7 +371,7 @@ mod tests {
     #[test]
     fn a_staged_file_goes_when_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let ready = ready(&replica, "x", "content");
         assert_eq!(staged_names(dir.path()), 1);
         drop(ready);
@@ -317,7 +381,7 @@ mod tests {
     #[test]
     fn b4_a_disk_that_is_too_small_is_known_before_any_data() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let size = replica.free_bytes().unwrap() + (1 << 40);
         let error = replica.create_staged(FileId(1), &path("x"), size, Allocation::Preallocated).unwrap_err();
         assert!(matches!(error, FileError::NoSpace { .. }), "{error}");
@@ -327,7 +391,7 @@ mod tests {
     #[test]
     fn space_is_taken_or_left_as_asked() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         let blocks = |allocation| {
             let staged = replica.create_staged(FileId(1), &path("x"), 1 << 20, allocation).unwrap();
             let stat = staged.file().metadata().unwrap();

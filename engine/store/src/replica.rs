@@ -1,13 +1,15 @@
 //! The receiving side: a directory that is being made equal to what a sender offers.
 //!
-//! Owns the root's descriptor, our own directory `.sealift` in it, and the lock that keeps a second receiver out.
-//! Everything is resolved beneath the root (see `root`); the other modules add what is written there: `staging` and
-//! `publish` files, `small` batches of small ones, `links` directories and links, `metadata` modes and times.
+//! Owns the root's descriptor, our own directory `.sealift` in it with the replica's identity, and the lock that keeps a
+//! second receiver out. Everything is resolved beneath the root (see `root`); the other modules add what is done there:
+//! `staging` and `publish` files, `small` batches of small ones, `links` directories and links, `metadata` modes and
+//! times, `remove` what is to go, `manifest_file` the manifest that all of it is by.
 //!
 //! Never verifies content: what is handed in is taken for verified.
 
 use crate::error::{FileError, ReplicaError};
-use crate::limits::{DIRECTORY_READ_BYTES, REPLACE_TRIES_MAX};
+use crate::limits::DIRECTORY_READ_BYTES;
+use crate::manifest_file;
 use crate::root::{DIRECTORY, ParentDir, Parents, Root, openat2};
 use crate::source::not_regular;
 use crate::staging::{Allocation, StagedFile, Staging};
@@ -16,30 +18,72 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use sealift_proto::block::FileId;
 use sealift_proto::path::{RESERVED_NAME, SafePath};
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const STAGING: &str = "staging";
 const LOCK: &str = "lock";
+const MARKER: &str = "id";
+/// The marker before it is whole.
+const MARKER_NEW: &str = "id.new";
 
 /// An open destination, locked for this process. Share it by `Arc`; its methods block and may be called from any
-/// thread.
+/// thread. The lock is held until this and all staged files are gone.
 #[derive(Debug)]
 pub struct Replica {
     root: Root,
     /// `.sealift`.
     own: OwnedFd,
+    id: ReplicaId,
     staging: Arc<Staging>,
-    /// Locked until it is closed.
-    _lock: OwnedFd,
     /// For messages only.
     shown: PathBuf,
-    closed: AtomicBool,
+}
+
+/// Which replica a directory is. Drawn at random when it is first received into, and kept in it: a directory that
+/// has another, or none, is not the one (hazard B14).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplicaId(pub [u8; 16]);
+
+impl ReplicaId {
+    /// Hexadecimal digits and a newline.
+    const TEXT_BYTES: usize = 33;
+
+    /// What [`ReplicaId`]'s `Display` wrote; `None` for anything else.
+    #[must_use]
+    pub fn parse(digits: &[u8]) -> Option<Self> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut id = [0; 16];
+        if digits.len() != 2 * id.len() {
+            return None;
+        }
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(id))
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What is at a path of a replica.
@@ -68,63 +112,96 @@ pub enum Existing {
 }
 
 impl Replica {
-    /// Opens `dest`, creating it and what is above it if missing; sets up `.sealift` in it, locks it, and removes
-    /// what an earlier receiver left in staging.
+    /// The identity of the replica that `dest` is, if it is one. Only looks.
     ///
     /// # Errors
-    /// [`ReplicaError::Locked`] if another receiver holds it; otherwise what the file system says.
-    pub fn open(dest: &Path) -> Result<Self, ReplicaError> {
-        let destination = |source| ReplicaError::Destination { path: dest.into(), source };
-        let staging_failed =
-            |action| move |source| ReplicaError::Staging { path: dest.into(), action, source };
-        std::fs::create_dir_all(dest).map_err(destination)?;
-        let root = Root::open(dest).map_err(destination)?;
-        let (own, lock) = Self::lock(&root, dest)?;
-        let staging = make_own_directory(own.as_fd(), STAGING.as_bytes())
-            .map_err(staging_failed("make .sealift/staging"))?;
-        clear(staging.as_fd()).map_err(staging_failed("clear .sealift/staging"))?;
-        Ok(Self {
-            root,
-            own,
-            staging: Staging::new(staging),
-            _lock: lock,
-            shown: dest.into(),
-            closed: AtomicBool::new(false),
+    /// What the file system says, other than that `dest` or the identity is missing; `InvalidData` if it is damaged.
+    pub fn marker(dest: &Path) -> io::Result<Option<ReplicaId>> {
+        Ok(match Self::own_directory(dest)? {
+            Some(own) => read_marker(own.as_fd())?,
+            None => None,
         })
     }
 
-    /// Makes and locks `.sealift`. Whoever held the lock before may have removed it as we opened it: then again.
-    fn lock(root: &Root, dest: &Path) -> Result<(OwnedFd, OwnedFd), ReplicaError> {
-        let failed = |action| move |source| ReplicaError::Staging { path: dest.into(), action, source };
-        for _ in 0..REPLACE_TRIES_MAX {
-            let own = match make_own_directory(root.dir(), RESERVED_NAME) {
-                Ok(own) => own,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed("make .sealift")(error)),
-            };
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let lock = match openat2(own.as_fd(), LOCK.as_bytes(), flags, Mode::RUSR | Mode::WUSR) {
-                Ok(lock) => lock,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed("make .sealift/lock")(error)),
-            };
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(ReplicaError::Locked { path: dest.into() }),
-                Err(error) => return Err(failed("lock .sealift/lock")(error.into())),
+    /// `.sealift` of `dest` as it is, if it is there.
+    pub(crate) fn own_directory(dest: &Path) -> io::Result<Option<OwnedFd>> {
+        let absent = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            _ => Err(error),
+        };
+        match Root::open(dest) {
+            Ok(root) => {
+                openat2(root.dir(), RESERVED_NAME, DIRECTORY, Mode::empty()).map(Some).or_else(absent)
             }
-            let in_place = is_named(root.dir(), RESERVED_NAME, own.as_fd())
-                .and_then(|own_is| Ok(own_is && is_named(own.as_fd(), LOCK.as_bytes(), lock.as_fd())?))
-                .map_err(failed("check .sealift/lock"))?;
-            if in_place {
-                return Ok((own, lock));
-            }
+            Err(error) => absent(error),
         }
-        Err(ReplicaError::Locked { path: dest.into() })
     }
 
-    /// Removes staging and lock, and `.sealift` if nothing else is in it. Staged files that are still held are
-    /// removed too. The root's own metadata is to be set after this, since it changes the root's mtime.
+    /// Opens `dest`, creating it and what is above it if missing; sets up `.sealift` in it and locks it. Its identity
+    /// is the one that is there, or else `fresh`, and is on the disk when this returns. Whether a directory without one
+    /// may become a replica is for the caller to know: see [`Replica::marker`]. What an earlier receiver left in staging
+    /// stays until [`Replica::clear_staging`].
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`] if another receiver holds it; [`ReplicaError::Marker`] if its identity is damaged;
+    /// otherwise what the file system says.
+    pub fn open(dest: &Path, fresh: ReplicaId) -> Result<Self, ReplicaError> {
+        let destination = |source| ReplicaError::Destination { path: dest.into(), source };
+        let failed = |action| move |source| ReplicaError::Staging { path: dest.into(), action, source };
+        make_destination(dest).map_err(destination)?;
+        let root = Root::open(dest).map_err(destination)?;
+        let own = make_own_directory(root.dir(), RESERVED_NAME).map_err(failed("make .sealift"))?;
+        let lock = open_own(own.as_fd(), LOCK, OFlags::RDWR | OFlags::CREATE)
+            .map_err(failed("make .sealift/lock"))?;
+        // The file stays for good, so that all lock the same one; the lock goes with the last descriptor.
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(ReplicaError::Locked { path: dest.into() }),
+            Err(error) => return Err(failed("lock .sealift/lock")(error.into())),
+        }
+        let id = match read_marker(own.as_fd()) {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                write_marker(own.as_fd(), fresh).map_err(failed("write .sealift/id"))?;
+                fresh
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(ReplicaError::Marker { path: dest.into() });
+            }
+            Err(error) => return Err(failed("read .sealift/id")(error)),
+        };
+        let staging =
+            make_own_directory(own.as_fd(), STAGING.as_bytes()).map_err(failed("make .sealift/staging"))?;
+        manifest_file::clear_unfinished(own.as_fd()).map_err(failed("clear .sealift/manifest.new"))?;
+        // Whoever made the names may have been killed before this.
+        sync_directory(own.as_fd())
+            .and_then(|()| sync_directory(root.dir()))
+            .map_err(failed("sync .sealift"))?;
+        Ok(Self { root, own, id, staging: Staging::new(staging, lock.into()), shown: dest.into() })
+    }
+
+    /// Which replica it is.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// `.sealift`.
+    pub(crate) fn own(&self) -> BorrowedFd<'_> {
+        self.own.as_fd()
+    }
+
+    /// Removes what earlier receivers left in staging, other than the names in `keep`. What this one stages is left
+    /// alone.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn clear_staging(&self, keep: &HashSet<String>) -> io::Result<()> {
+        clear(self.staging.dir(), |name| keep.contains(name) || self.staging.is_of_this_run(name))
+    }
+
+    /// Removes what this receiver staged and did not publish or keep, even if it is still held, and the staging
+    /// directory if nothing else is in it. Identity, manifest and lock stay.
     ///
     /// # Errors
     /// What the file system says.
@@ -132,19 +209,11 @@ impl Replica {
         let failed = |action| {
             move |source: io::Error| ReplicaError::Staging { path: self.shown.clone(), action, source }
         };
-        // A second time it might be another receiver's.
-        if self.closed.swap(true, Ordering::SeqCst) {
-            return Ok(());
-        }
-        clear(self.staging.dir()).map_err(failed("clear .sealift/staging"))?;
-        remove(self.own.as_fd(), STAGING.as_bytes(), AtFlags::REMOVEDIR)
-            .map_err(failed("remove .sealift/staging"))?;
-        // The last of the two, and while the lock is held: see `lock`.
-        remove(self.own.as_fd(), LOCK.as_bytes(), AtFlags::empty())
-            .map_err(failed("remove .sealift/lock"))?;
-        match remove(self.root.dir(), RESERVED_NAME, AtFlags::REMOVEDIR) {
+        let stays = |name: &str| !self.staging.is_of_this_run(name) || self.staging.is_kept(name);
+        clear(self.staging.dir(), stays).map_err(failed("clear .sealift/staging"))?;
+        match remove(self.own.as_fd(), STAGING.as_bytes(), AtFlags::REMOVEDIR) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                Err(failed("remove .sealift")(error))
+                Err(failed("remove .sealift/staging")(error))
             }
             _ => Ok(()),
         }
@@ -171,7 +240,51 @@ impl Replica {
         size_bytes: u64,
         allocation: Allocation,
     ) -> Result<StagedFile, FileError> {
-        StagedFile::create(&self.staging, id, path, size_bytes, allocation)
+        let mut staged = StagedFile::create(&self.staging, id, path, size_bytes, allocation)?;
+        staged.list();
+        Ok(staged)
+    }
+
+    /// Takes up a staged file that an earlier run kept ([`StagedFile::keep`]), to be written on. It is kept from the
+    /// beginning. `None` if there is no such file, if it has another inode, size or a further name, or is taken up
+    /// already: then what was written down about it is worth nothing. `path` is where it will belong.
+    ///
+    /// # Errors
+    /// What the file system says, other than that it is not there.
+    pub fn adopt_staged(
+        &self,
+        name: &str,
+        _path: &SafePath,
+        size_bytes: u64,
+        inode: u64,
+    ) -> io::Result<Option<StagedFile>> {
+        StagedFile::adopt(&self.staging, name, size_bytes, inode)
+    }
+
+    /// Lets a staged file share the blocks of `from`, where the file system can do that (reflink): it then has the
+    /// content of `from`, and its own length. `Ok(false)`, with the staged file as before, where it cannot.
+    ///
+    /// # Errors
+    /// What the file system says, other than that it cannot; the content of the staged file is then unknown.
+    pub fn clone_from(&self, staged: &StagedFile, from: &File) -> io::Result<bool> {
+        let file = staged.file();
+        let size_bytes = FileStat::of(file)?.size_bytes;
+        match rustix::fs::ioctl_ficlone(file, from) {
+            Ok(()) => {
+                rustix::fs::ftruncate(file, size_bytes)?;
+                Ok(true)
+            }
+            Err(
+                Errno::OPNOTSUPP
+                | Errno::NOTTY
+                | Errno::NOSYS
+                | Errno::INVAL
+                | Errno::XDEV
+                | Errno::PERM
+                | Errno::TXTBSY,
+            ) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What is at `path` now.
@@ -250,6 +363,29 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
+/// Makes the destination and what is above it, durably.
+fn make_destination(dest: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        dest.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    std::fs::create_dir_all(dest)?;
+    for made in missing {
+        let above = match made.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above,
+            _ => Path::new("."),
+        };
+        match File::open(above) {
+            Ok(above) => sync_directory(above.as_fd())?,
+            // We may create there and not read: then all of the file system, by the descriptor that can be had.
+            Err(_) => rustix::fs::syncfs(File::open(dest)?)?,
+        }
+    }
+    Ok(())
+}
+
+fn sync_directory(dir: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::fsync(dir)?)
+}
+
 /// Opens a directory of ours, 0700, making it if it is missing.
 fn make_own_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
@@ -261,8 +397,39 @@ fn make_own_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd
     Ok(dir)
 }
 
+/// Opens a file of ours in `.sealift`; a new one has 0600.
+pub(crate) fn open_own(own: BorrowedFd<'_>, name: &str, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
+    let fd = openat2(own, name.as_bytes(), flags, mode)?;
+    if stat::kind(&rustix::fs::fstat(&fd)?) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    Ok(File::from(fd))
+}
+
+fn read_marker(own: BorrowedFd<'_>) -> io::Result<Option<ReplicaId>> {
+    let file = match open_own(own, MARKER, OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::with_capacity(ReplicaId::TEXT_BYTES + 1);
+    file.take(ReplicaId::TEXT_BYTES as u64 + 1).read_to_end(&mut text)?;
+    let id = text.strip_suffix(b"\n").and_then(ReplicaId::parse);
+    id.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, ".sealift/id is damaged"))
+}
+
+/// Writes the marker as a whole. The name is durable once the directory is synced.
+fn write_marker(own: BorrowedFd<'_>, id: ReplicaId) -> io::Result<()> {
+    let mut file = open_own(own, MARKER_NEW, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+    file.write_all(format!("{id}\n").as_bytes())?;
+    file.sync_all()?;
+    Ok(rustix::fs::renameat(own, MARKER_NEW, own, MARKER)?)
+}
+
 /// Whether `name` in `parent` is what `fd` has open.
-fn is_named(parent: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_named(parent: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> io::Result<bool> {
     let open = FileStat::from_stat(&rustix::fs::fstat(fd)?);
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(FileStat::from_stat(&stat).same_inode(&open)),
@@ -271,8 +438,8 @@ fn is_named(parent: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> io::Resu
     }
 }
 
-/// Removes every file in a directory of ours.
-fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
+/// Removes every file in a directory of ours, other than those that stay.
+fn clear(dir: BorrowedFd<'_>, stays: impl Fn(&str) -> bool) -> io::Result<()> {
     // Opened anew, to be read from its beginning.
     let dir = match openat2(dir, b".", DIRECTORY, Mode::empty()) {
         Ok(dir) => dir,
@@ -286,6 +453,7 @@ fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
     while let Some(entry) = entries.next() {
         match entry {
             Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+            Ok(entry) if entry.file_name().to_str().is_ok_and(&stays) => {}
             Ok(entry) => names.push(entry.file_name().to_owned()),
             Err(Errno::NOENT) => break,
             Err(error) => return Err(error.into()),
@@ -298,7 +466,7 @@ fn clear(dir: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Removes a name, which may be gone already.
-fn remove(parent: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<()> {
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -308,8 +476,11 @@ fn remove(parent: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
+
+    const ID: ReplicaId = ReplicaId([7; 16]);
 
     fn path(text: &str) -> SafePath {
         SafePath::parse(text.as_bytes()).expect("safe")
@@ -318,34 +489,42 @@ mod tests {
     #[test]
     fn a_second_receiver_is_kept_out_until_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Replica::open(dir.path()).unwrap();
-        let error = Replica::open(dir.path()).unwrap_err();
+        let first = Replica::open(dir.path(), ID).unwrap();
+        let error = Replica::open(dir.path(), ID).unwrap_err();
         assert!(matches!(error, ReplicaError::Locked { .. }));
         assert!(error.to_string().contains("another sealift"), "{error}");
         drop(first);
-        Replica::open(dir.path()).unwrap().close().unwrap();
+        Replica::open(dir.path(), ID).unwrap().close().unwrap();
     }
 
     #[test]
-    fn b10_what_a_killed_receiver_left_is_cleared_and_a_finished_one_leaves_nothing() {
+    fn b10_what_a_killed_receiver_left_is_cleared_and_a_finished_one_leaves_what_is_ours_alone() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("new/dest");
         fs::create_dir_all(dest.join(".sealift/staging")).unwrap();
-        fs::write(dest.join(".sealift/staging/7.0"), "torn").unwrap();
-        fs::write(dest.join(".sealift/lock"), "").unwrap();
-        let replica = Replica::open(&dest).unwrap();
+        for name in ["7.00.0", "8.00.1"] {
+            fs::write(dest.join(".sealift/staging").join(name), "torn").unwrap();
+        }
+        fs::write(dest.join(".sealift/manifest.new"), "torn").unwrap();
+        let names = |dir: &str| -> BTreeSet<String> {
+            let names = fs::read_dir(dest.join(dir)).unwrap();
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let replica = Replica::open(&dest, ID).unwrap();
         assert_eq!(fs::metadata(dest.join(".sealift")).unwrap().mode() & 0o7777, 0o700);
-        assert_eq!(fs::read_dir(dest.join(".sealift/staging")).unwrap().count(), 0);
         let held = replica.create_staged(FileId(1), &path("x"), 10, Allocation::Sparse).unwrap();
+        replica.clear_staging(&HashSet::from(["8.00.1".into()])).unwrap();
+        assert_eq!(names(".sealift/staging"), set(&["8.00.1", held.name()]));
         replica.close().unwrap();
+        assert_eq!(names(".sealift/staging"), set(&["8.00.1"]), "what others left is for them to clear");
         drop(held);
-        assert_eq!(fs::read_dir(&dest).unwrap().count(), 0);
+        replica.clear_staging(&HashSet::new()).unwrap();
         replica.close().unwrap();
-        drop(replica);
-        let replica = Replica::open(&dest).unwrap();
-        fs::write(dest.join(".sealift/index"), "kept").unwrap();
+        assert_eq!(names(""), set(&[".sealift"]));
+        assert_eq!(names(".sealift"), set(&["id", "lock"]));
         replica.close().unwrap();
-        assert!(dest.join(".sealift/index").exists());
+        replica.clear_staging(&HashSet::new()).unwrap();
     }
 
     #[test]
@@ -353,7 +532,7 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let dir = tempfile::tempdir().unwrap();
         symlink(outside.path(), dir.path().join(".sealift")).unwrap();
-        assert!(matches!(Replica::open(dir.path()), Err(ReplicaError::Staging { .. })));
+        assert!(matches!(Replica::open(dir.path(), ID), Err(ReplicaError::Staging { .. })));
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
@@ -366,7 +545,7 @@ mod tests {
                 scope.spawn(|| {
                     let mut done = 0;
                     while done < 50 {
-                        match Replica::open(dir.path()) {
+                        match Replica::open(dir.path(), ID) {
                             Ok(replica) => {
                                 use std::sync::atomic::Ordering::SeqCst;
                                 assert_eq!(inside.fetch_add(1, SeqCst), 0);
@@ -381,7 +560,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join(".sealift")).unwrap().count(), 2);
     }
 
     #[test]
@@ -392,7 +571,7 @@ mod tests {
         symlink("d", dir.path().join("l")).unwrap();
         let fifo = dir.path().join("p");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ID).unwrap();
         let paths = ["d", "d/f", "d/f/x", "l", "l/f", "none", "none/x", "p"].map(path);
         let found: Vec<_> = replica.existing_batch(&paths).into_iter().map(|found| found.unwrap()).collect();
         assert!(matches!(found[0], Existing::Directory { .. }));

@@ -158,7 +158,7 @@ impl Replica {
                     .write_all_at(content, 0)
                     .and_then(|()| metadata::apply(staged.file(), file.mode, file.mtime))
                     .map_err(|error| FileError::from_io(&file.path, error))?;
-                staged.close();
+                staged.close().map_err(|error| FileError::from_io(&file.path, error))?;
                 Ok(Ready::complete(staged, file.path))
             })
             .collect()
@@ -169,6 +169,7 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::publish::Durability;
+    use crate::replica::ReplicaId;
     use crate::ring::pool::{BufferPool, PoolConfig};
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn thousands_of_small_files_are_written_and_published() {
         let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path()).unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
         replica.make_directory(&path("d")).unwrap();
         let mut buf = buffer();
         // More than a usual limit on open files.

@@ -1,20 +1,25 @@
 //! Files that are not yet what they will be: `.sealift/staging` beneath the root, on the root's file system.
 //!
-//! Owns that directory and the names in it; a name is removed when its owner goes, unless it was renamed into place.
+//! Owns that directory and the names in it. A name is removed when its owner goes, unless it was renamed into place or
+//! is kept for a later run. Names are never used twice, so that one that was remembered cannot come to mean another file.
 //! Also owns the memory of failed syncs, so that none is believed to be repaired by a later one that succeeds.
 
 use crate::error::FileError;
-use crate::limits::REPLACE_TRIES_MAX;
+use crate::limits::{REPLACE_TRIES_MAX, STAGED_NAME_BYTES_MAX};
+use crate::publish::Expected;
 use crate::root::{ParentDir, openat2};
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use crate::stat::{self, FileStat};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use sealift_proto::block::FileId;
 use sealift_proto::path::SafePath;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How the space of a staged file is had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +33,40 @@ pub enum Allocation {
 #[derive(Debug)]
 pub(crate) struct Staging {
     dir: OwnedFd,
+    /// Locked for as long as anything here may still write.
+    _lock: OwnedFd,
+    /// What makes the names of this run differ from those of all others.
+    run: u64,
     counter: AtomicU64,
+    /// Whether names were made since the directory was last synced.
+    names_unsynced: AtomicBool,
     /// Held while the file system is synced, so that a failure is counted before the next sync can succeed.
     syncing: Mutex<()>,
     sync_failures: AtomicU64,
+    held: Mutex<Held>,
+}
+
+/// The large files that somebody holds, and what is to outlive this run.
+#[derive(Debug, Default)]
+struct Held {
+    /// Failed syncs when each was begun, by the address of its shared [`File`].
+    begun: HashMap<usize, u64>,
+    names: HashSet<String>,
+    kept: HashSet<String>,
 }
 
 impl Staging {
-    pub(crate) fn new(dir: OwnedFd) -> Arc<Self> {
+    pub(crate) fn new(dir: OwnedFd, lock: OwnedFd) -> Arc<Self> {
         Arc::new(Self {
             dir,
+            _lock: lock,
+            // Its keys are drawn from the operating system's randomness.
+            run: RandomState::new().hash_one(std::process::id()),
             counter: AtomicU64::new(0),
+            names_unsynced: AtomicBool::new(false),
             syncing: Mutex::new(()),
             sync_failures: AtomicU64::new(0),
+            held: Mutex::default(),
         })
     }
 
@@ -48,10 +74,24 @@ impl Staging {
         self.dir.as_fd()
     }
 
-    /// A name that nothing has, for whoever creates it.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name that nothing has ever had, for whoever creates it.
     pub(crate) fn fresh_name(self: &Arc<Self>, label: impl std::fmt::Display) -> StagedName {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        StagedName { staging: Arc::clone(self), name: format!("{label}.{number}"), exists: false }
+        let name = format!("{label}.{:016x}.{number}", self.run);
+        StagedName { staging: Arc::clone(self), name, exists: false, kept: false }
+    }
+
+    /// Whether a name was made by this run.
+    pub(crate) fn is_of_this_run(&self, name: &str) -> bool {
+        name.split('.').nth(1).is_some_and(|run| run == format!("{:016x}", self.run))
+    }
+
+    pub(crate) fn is_kept(&self, name: &str) -> bool {
+        self.held().kept.contains(name)
     }
 
     /// Syncs the whole file system. The kernel tells a failed write once to each descriptor: `dir` was opened
@@ -72,14 +112,42 @@ impl Staging {
     pub(crate) fn sync_failures(&self) -> u64 {
         self.sync_failures.load(Ordering::SeqCst)
     }
+
+    /// Syncs what was written to `file`, and believes it only if no sync failed since the file was begun.
+    pub(crate) fn sync_data(&self, file: &Arc<File>) -> io::Result<()> {
+        file.sync_data().inspect_err(|_| self.count_failed_sync())?;
+        self.believe(file)
+    }
+
+    /// Whether no sync failed since the file was begun. One that nobody holds was begun before everything.
+    pub(crate) fn believe(&self, file: &Arc<File>) -> io::Result<()> {
+        let begun = self.held().begun.get(&address(file)).copied().unwrap_or(0);
+        if begun == self.sync_failures() { Ok(()) } else { Err(Errno::IO.into()) }
+    }
+
+    /// Makes the names of the files that were begun durable.
+    pub(crate) fn sync_names(&self) -> io::Result<()> {
+        if self.names_unsynced.swap(false, Ordering::SeqCst) {
+            rustix::fs::fsync(&self.dir).inspect_err(|_| {
+                self.names_unsynced.store(true, Ordering::SeqCst);
+                self.count_failed_sync();
+            })?;
+        }
+        Ok(())
+    }
 }
 
-/// A name in the staging directory. What it names is removed when this goes, unless it was renamed away.
+fn address(file: &Arc<File>) -> usize {
+    Arc::as_ptr(file).addr()
+}
+
+/// A name in the staging directory. What it names is removed when this goes, unless it was renamed away or is kept.
 #[derive(Debug)]
 pub(crate) struct StagedName {
     staging: Arc<Staging>,
     name: String,
     exists: bool,
+    kept: bool,
 }
 
 impl StagedName {
@@ -96,19 +164,42 @@ impl StagedName {
         self.exists = true;
     }
 
-    /// Renames it to `name` in `parent`, over a file, link or empty directory that is there.
+    fn keep(&mut self, kept: bool) {
+        self.kept = kept;
+        let kept_names = &mut self.staging.held().kept;
+        if kept {
+            kept_names.insert(self.name.clone());
+        } else {
+            kept_names.remove(&self.name);
+        }
+    }
+
+    /// Renames it to `name` in `parent`, over what is expected there: with [`Expected::Anything`] a file, link or empty
+    /// directory.
     pub(crate) fn put_in_place(
         &mut self,
         path: &SafePath,
         parent: &ParentDir,
         name: &[u8],
+        expected: &Expected,
     ) -> Result<(), FileError> {
+        let changed = || FileError::Changed { path: path.clone() };
         for _ in 0..REPLACE_TRIES_MAX {
-            match rustix::fs::renameat(self.staging.dir(), &self.name, parent, name) {
+            if let Expected::Version(version) = expected
+                && !is_version(parent, name, version)
+                    .map_err(|error| FileError::from_io(path, error.into()))?
+            {
+                return Err(changed());
+            }
+            match self.rename(parent, name, expected) {
                 Ok(()) => {
                     self.exists = false;
+                    if self.kept {
+                        self.keep(false);
+                    }
                     return Ok(());
                 }
+                Err(Errno::EXIST | Errno::ISDIR) if *expected != Expected::Anything => return Err(changed()),
                 Err(Errno::ISDIR) => match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
                     // ENOTDIR, ENOENT: it was replaced meanwhile.
                     Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -119,29 +210,62 @@ impl StagedName {
                 },
                 // The parent was removed after it was opened.
                 Err(Errno::NOENT) => return Err(FileError::NoParent { path: path.clone() }),
-                Err(error) => return Err(FileError::from_io(path, error.into())),
+                Err(error) => return Err(FileError::from_io_in(path, error.into(), self.staging.dir())),
             }
         }
-        Err(FileError::Changed { path: path.clone() })
+        Err(changed())
+    }
+
+    fn rename(&self, parent: &ParentDir, name: &[u8], expected: &Expected) -> rustix::io::Result<()> {
+        let staging = self.staging.dir();
+        if *expected != Expected::Missing {
+            return rustix::fs::renameat(staging, &self.name, parent, name);
+        }
+        match rustix::fs::renameat_with(staging, &self.name, parent, name, RenameFlags::NOREPLACE) {
+            // A file system that cannot: the last look is directly before the rename.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => rustix::fs::renameat(staging, &self.name, parent, name),
+                    Ok(_) => Err(Errno::EXIST),
+                    Err(error) => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+}
+
+/// Whether that version of a regular file is there.
+fn is_version(parent: &ParentDir, name: &[u8], version: &FileStat) -> rustix::io::Result<bool> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => {
+            Ok(stat::kind(&stat) == FileType::RegularFile && FileStat::from_stat(&stat).same_version(version))
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 impl Drop for StagedName {
     fn drop(&mut self) {
-        if self.exists {
+        if self.exists && !self.kept {
             let _ = rustix::fs::unlinkat(self.staging.dir(), &self.name, AtFlags::empty());
         }
     }
 }
 
-/// A file that is being written. Removed when dropped, unless it is published.
+/// A file that is being written. Removed when dropped, unless it is published or kept.
 #[derive(Debug)]
 pub struct StagedFile {
     /// `None` once it is written and closed; then only a sync of the whole file system covers it.
     file: Option<Arc<File>>,
+    /// Known once it is closed.
+    inode: Option<u64>,
     name: StagedName,
-    /// Failed syncs of the file system when it was begun.
+    /// Failed syncs when it was begun.
     sync_failures: u64,
+    /// Its place in [`Held::begun`], if it is listed there.
+    address: Option<usize>,
 }
 
 impl StagedFile {
@@ -153,7 +277,7 @@ impl StagedFile {
         size_bytes: u64,
         allocation: Allocation,
     ) -> Result<Self, FileError> {
-        let failed = |source| FileError::from_io(path, source);
+        let failed = |source| FileError::from_io_in(path, source, staging.dir());
         let sync_failures = staging.sync_failures();
         let mut name = staging.fresh_name(id);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -161,16 +285,75 @@ impl StagedFile {
             .map_err(failed)?;
         name.created();
         allocate(&file, size_bytes, allocation).map_err(failed)?;
-        Ok(Self { file: Some(Arc::new(File::from(file))), name, sync_failures })
+        let file = Some(Arc::new(File::from(file)));
+        Ok(Self { file, inode: None, name, sync_failures, address: None })
+    }
+
+    /// Takes up a file that an earlier run kept; `None` if it is not there, is another one or of another size, or
+    /// somebody holds it already.
+    pub(crate) fn adopt(
+        staging: &Arc<Staging>,
+        name: &str,
+        size_bytes: u64,
+        inode: u64,
+    ) -> io::Result<Option<Self>> {
+        if !is_staged_name(name) {
+            return Ok(None);
+        }
+        let sync_failures = staging.sync_failures();
+        let Some(file) = open_kept(staging.dir(), name, size_bytes, inode)? else { return Ok(None) };
+        {
+            let mut held = staging.held();
+            if !held.names.insert(name.into()) {
+                return Ok(None);
+            }
+            held.kept.insert(name.into());
+        }
+        let name = StagedName { staging: Arc::clone(staging), name: name.into(), exists: true, kept: true };
+        let mut staged = Self { file: Some(Arc::new(file)), inode: None, name, sync_failures, address: None };
+        staged.list();
+        Ok(Some(staged))
+    }
+
+    /// Lists it among those that can be synced before they are published.
+    pub(crate) fn list(&mut self) {
+        let Some(file) = &self.file else { return };
+        self.address = Some(address(file));
+        let mut held = self.name.staging.held();
+        held.begun.insert(address(file), self.sync_failures);
+        held.names.insert(self.name.name.clone());
+        drop(held);
+        self.name.staging.names_unsynced.store(true, Ordering::SeqCst);
     }
 
     /// The open file, for reading and writing.
     ///
     /// # Panics
-    /// Never on a file from [`crate::Replica::create_staged`].
+    /// Never on a file from [`crate::Replica::create_staged`] or [`crate::Replica::adopt_staged`].
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         self.file.as_ref().expect("open until it is ready")
+    }
+
+    /// Its name among the staged files, for [`crate::Replica::adopt_staged`] in a later run.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// From now on it outlives this value and this run: somebody has written down its name.
+    pub fn keep(&mut self) {
+        self.name.keep(true);
+    }
+
+    /// From now on it goes with this value again.
+    pub fn unkeep(&mut self) {
+        self.name.keep(false);
+    }
+
+    /// Removes it, even if it is kept.
+    pub fn discard(mut self) {
+        self.name.keep(false);
     }
 
     pub(crate) fn open_file(&self) -> Option<&File> {
@@ -197,8 +380,11 @@ impl StagedFile {
     }
 
     /// Gives up the descriptor, so that a batch of thousands of small files needs few.
-    pub(crate) fn close(&mut self) {
-        self.file = None;
+    pub(crate) fn close(&mut self) -> io::Result<()> {
+        if let Some(file) = self.file.take() {
+            self.inode = Some(FileStat::of(&file)?.inode);
+        }
+        Ok(())
     }
 
     /// Whether the file system failed to take some data since this file was begun.
@@ -206,15 +392,74 @@ impl StagedFile {
         self.sync_failures != self.name.staging().sync_failures()
     }
 
-    /// See [`StagedName::put_in_place`].
+    /// See [`StagedName::put_in_place`]; then the file as it is now.
     pub(crate) fn put_in_place(
         mut self,
         path: &SafePath,
         parent: &ParentDir,
         name: &[u8],
-    ) -> Result<(), FileError> {
-        self.name.put_in_place(path, parent, name)
+        expected: &Expected,
+    ) -> Result<FileStat, FileError> {
+        self.name.put_in_place(path, parent, name, expected)?;
+        let failed = |error: io::Error| FileError::from_io(path, error);
+        if let Some(file) = &self.file {
+            return FileStat::of(file).map_err(failed);
+        }
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if Some(stat.st_ino) == self.inode => Ok(FileStat::from_stat(&stat)),
+            Ok(_) | Err(Errno::NOENT) => Err(FileError::Changed { path: path.clone() }),
+            Err(error) => Err(failed(error.into())),
+        }
     }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            let mut held = self.name.staging.held();
+            held.begun.remove(&address);
+            held.names.remove(&self.name.name);
+        }
+    }
+}
+
+/// Whether `name` can be a name that [`Staging::fresh_name`] made.
+fn is_staged_name(name: &str) -> bool {
+    name.len() <= STAGED_NAME_BYTES_MAX
+        && name.split('.').count() == 3
+        && name.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// Opens a file that an earlier run kept, if it is the one.
+fn open_kept(dir: BorrowedFd<'_>, name: &str, size_bytes: u64, inode: u64) -> io::Result<Option<File>> {
+    let is_it = |fd: &OwnedFd| -> io::Result<bool> {
+        let stat = rustix::fs::fstat(fd)?;
+        let found = FileStat::from_stat(&stat);
+        Ok(stat::kind(&stat) == FileType::RegularFile
+            && (found.inode, found.size_bytes, found.links) == (inode, size_bytes, 1))
+    };
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat2(dir, name.as_bytes(), flags, Mode::empty()) {
+            Ok(fd) if is_it(&fd)? => Ok(Some(fd)),
+            Ok(_) => Ok(None),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Missing, a link, a directory, a FIFO or device.
+                Some(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    };
+    match open(OFlags::RDWR) {
+        // It may have been given its mode already: through its inode, since a name could be a link's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Some(fd) = open(OFlags::PATH)? else { return Ok(None) };
+            rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RUSR | Mode::WUSR)?;
+            open(OFlags::RDWR)
+        }
+        opened => opened,
+    }
+    .map(|opened| opened.map(File::from))
 }
 
 fn allocate(file: &OwnedFd, size_bytes: u64, allocation: Allocation) -> io::Result<()> {

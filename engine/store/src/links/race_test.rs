@@ -3,7 +3,7 @@
 
 use crate::metadata;
 use crate::publish::{Durability, Ready};
-use crate::replica::Replica;
+use crate::replica::{Replica, ReplicaId};
 use crate::staging::Allocation;
 use crate::stat::{FileStat, Timestamp};
 use crate::{Existing, FileError};
@@ -90,7 +90,11 @@ fn attack(replica: &Replica, victim: &FileStat) -> usize {
             Ready::new(staged, path(name), 0o666, TIME)
         })
         .collect();
-    done += replica.publish(batch, Durability::Unsynced).into_iter().map(ok).sum::<usize>();
+    done += replica
+        .publish(batch, Durability::Unsynced)
+        .into_iter()
+        .map(|result| ok(result.map(drop)))
+        .sum::<usize>();
     done += ok(replica.make_symlink(&path("d/link"), b"anything", TIME).map(drop));
     done += ok(replica.make_symlink(&path("d/outside-link"), b"changed", TIME).map(drop));
     done += ok(replica.make_hardlink(&path("d/hard"), &path("d/victim")).map(drop));
@@ -122,7 +126,7 @@ fn a4_nothing_outside_changes_while_parents_are_swapped_for_links() {
     let before = snapshot(&outside);
 
     let dest = base.path().join("dest");
-    let replica = Replica::open(&dest).unwrap();
+    let replica = Replica::open(&dest, ReplicaId([7; 16])).unwrap();
     replica.make_directory(&path("d")).unwrap();
     let stop = AtomicBool::new(false);
     let (swaps, done) = std::thread::scope(|scope| {
