@@ -257,7 +257,7 @@ fuzz_target!(|input: Input| {
         hash: SegmentHash([0xaa; 32]),
     });
     let mut catalog = Catalog::new(verify.clone(), accepted);
-    let (mut begun, mut previous, mut next_id) = (0, [0; 32], 0);
+    let (mut begun, mut previous, mut next_id, mut end) = (0, [0; 32], 0, false);
     for (nth, segment) in input.segments.iter().enumerate() {
         if let Segment::Anew(further, _) = segment {
             sequence += u64::from(*further);
@@ -280,16 +280,17 @@ fuzz_target!(|input: Input| {
         if anew && nth > 0 && !matches!(admitted, Err(ManifestError::Segment(_))) {
             assert_eq!(admitted, Err(ManifestError::NewSnapshot(SegmentSeq(sequence))));
             catalog = Catalog::new(verify.clone(), catalog.mark());
-            begun = 0;
+            (begun, end) = (0, false);
             admitted = catalog.admit(&segment);
         }
         match admitted {
             Ok(records) => {
                 assert!(accepted.is_none_or(|mark| mark.sequence.0 != sequence), "that place was taken");
-                assert_eq!(catalog.ended(), {
-                    let end = matches!(records.last(), Some(Record::End { .. }));
-                    end && accepted.is_none_or(|mark| mark.sequence.0 < sequence)
-                });
+                if let Some(last) = records.last() {
+                    end = matches!(last, Record::End { .. });
+                }
+                let newest = accepted.is_none_or(|mark| mark.sequence.0 < sequence);
+                assert_eq!(catalog.ended(), end && newest);
                 assert_eq!(records.len(), body.records as usize);
                 for record in &records {
                     if let Some(id) = record.begins() {
