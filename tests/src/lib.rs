@@ -1,6 +1,8 @@
-//! What the end-to-end tests stand on: the program as processes, trees to send, and peers that lie.
+//! What the end-to-end tests stand on: the program as processes, trees to send, peers that lie, and disks that fail.
 #![forbid(unsafe_code)]
 
+pub mod blockdev;
 pub mod hostile;
+pub mod powercut;
 pub mod process;
 pub mod tree;

@@ -4,5 +4,6 @@ mod arch;
 mod faults;
 mod hostile_receiver;
 mod hostile_sender;
+mod powercut;
 mod replicate;
 mod vectors;
