@@ -3,12 +3,14 @@
 //! Owns: the only way from a [`sealift_proto::path::SafePath`] to a descriptor (`root`), walking and reading what is
 //! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`,
 //! `publish`, `metadata`, `links`, `remove`, `manifest_file`), bulk buffers and block I/O on io_uring or threads
-//! (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`).
+//! (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`). Also what entries have
+//! beside content, mode and times (`attributes`), and what of all this a destination can hold (`probe`).
 //!
 //! Never: takes a peer's string as a path, decides what may be written (the caller verifies first), talks to a
 //! network, or lets a type of rustix or tokio-uring cross its face. Unsafe code lives in `ring` alone.
 #![deny(unsafe_code)]
 
+mod attributes;
 mod error;
 mod extents;
 mod faults;
@@ -17,6 +19,7 @@ mod limits;
 mod links;
 mod manifest_file;
 mod metadata;
+mod probe;
 mod publish;
 mod remove;
 mod replica;
@@ -32,6 +35,11 @@ mod stat;
 mod walk;
 mod workers;
 
+pub use attributes::{
+    AccountKind, Applied, AttributeKinds, AttributeMapper, AttributeReader, Dropped, DroppedWhat, DroppedWhy,
+    EntryKind, MapperOptions, NotCarried, NotCarriedWhy, OwnerMap, OwnerMapError, Resolved, XattrFilter,
+    XattrFilterError,
+};
 pub use error::{FileError, ReplicaError, SourceError};
 pub use extents::{HOLE_BYTES_MIN, holes};
 pub use faults::fault_point;
@@ -42,6 +50,7 @@ pub use limits::{
 };
 pub use links::{Linked, MadeDirectory, link_target_hash};
 pub use manifest_file::{ManifestReader, ManifestSpool};
+pub use probe::{Capabilities, MtimeRange, NameRules, Wanted};
 pub use publish::{Durability, Expected, Ready};
 pub use remove::{Removal, RemoveExpected};
 pub use replica::{Existing, Replica, ReplicaId};

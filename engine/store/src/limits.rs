@@ -45,6 +45,17 @@ pub const MANIFEST_FILE_SEGMENTS_MAX: usize = 4 << 20;
 /// Bytes read from a directory at a time.
 pub(crate) const DIRECTORY_READ_BYTES: usize = 32 << 10;
 
+/// Users and groups whose names or numbers are remembered; beyond that they are forgotten and asked for again.
+pub(crate) const ACCOUNTS_CACHED_MAX: usize = 65_536;
+/// Users and groups that are not known here and are asked for all the same: a peer can make up any number.
+pub(crate) const ACCOUNTS_UNKNOWN_MAX: usize = 4096;
+/// Seconds until the system is asked again about an account when it could not say.
+pub(crate) const ACCOUNT_RETRY_SECONDS: u64 = 60;
+/// Bytes in the value of an extended attribute, or in the list of their names: the kernel's own limits.
+pub(crate) const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Bytes in most of them, read without asking for the size first.
+pub(crate) const XATTR_GUESS_BYTES: usize = 1024;
+
 const _: () = assert!(
     SLOT_ROOM_BYTES >= proto::FRAME_HEADER_BYTES + proto::BLOCKS_PREFIX_BYTES,
     "a frame around a run fits its slot"
