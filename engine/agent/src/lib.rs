@@ -4,7 +4,9 @@
 
 pub mod cli;
 pub mod error;
+pub mod preserve;
 pub mod receive;
 pub mod report;
 pub mod send;
 mod shards;
+pub mod state;

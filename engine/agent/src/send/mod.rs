@@ -13,12 +13,12 @@ mod serve;
 use crate::error::{Finish, RunError};
 use crate::report::{Event, Reporter};
 use crate::shards::Shards;
+use crate::state::new_seed;
 use changed::ChangedFiles;
 use log::{ManifestLog, OfferedFiles};
 use scan::{Scan, Totals};
 use sealift_net::{Acceptor, AcceptorOptions, Cipher, Listener, ServedJob};
 use sealift_proto::digest::HashAlgorithm;
-use sealift_proto::keys::RwSeed;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::SegmentWriter;
 use sealift_proto::ticket::{Address, Ticket};
@@ -33,7 +33,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use zeroize::Zeroizing;
 
 /// Buffers of the scan's shard.
 const SCAN_BUFFERS: usize = 24;
@@ -78,7 +77,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let source = Arc::new(source);
     let listener = bind(options.bind)?;
 
-    let seed = new_seed().map_err(failed("no randomness for keys"))?;
+    let (_, seed) = new_seed().map_err(failed("no keys can be made"))?;
     let ticket = Ticket {
         ro_secret: seed.ro_secret(),
         verify_key: seed.verify_key(),
@@ -315,12 +314,6 @@ fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
         };
         RunError::Failed(format!("cannot listen on {address}: {error}{hint}"))
     })
-}
-
-fn new_seed() -> io::Result<RwSeed> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut()).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(RwSeed::new(&seed))
 }
 
 /// Where a receiver may find this host: what was advertised, then what it listens on.
