@@ -14,6 +14,9 @@ pub struct Scene {
     before: Snapshot,
 }
 
+/// What a receiver keeps in a destination beside what it was sent.
+const STAYS: [&[u8]; 4] = [b".sealift", b".sealift/id", b".sealift/lock", b".sealift/manifest"];
+
 /// Every entry beneath a directory: what it is, its mode and mtime, and its content.
 type Snapshot = BTreeMap<Vec<u8>, (u32, i64, i64, Vec<u8>)>;
 
@@ -83,7 +86,7 @@ impl Scene {
         assert_eq!(shown(&self.dest_paths()), shown(&expected), "the destination holds something else");
     }
 
-    /// Everything in the destination, sorted; not followed.
+    /// Everything in the destination, sorted; not followed. Of our own directory only what is not to stay.
     #[must_use]
     pub fn dest_paths(&self) -> Vec<Vec<u8>> {
         let mut found = Snapshot::new();
@@ -91,7 +94,7 @@ impl Scene {
         if dest.exists() {
             record(&dest, &dest, &mut found);
         }
-        found.into_keys().collect()
+        found.into_keys().filter(|path| !STAYS.contains(&path.as_slice())).collect()
     }
 
     fn around(&self) -> Snapshot {
