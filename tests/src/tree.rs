@@ -363,6 +363,9 @@ pub fn entries(root: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
         let full = root.join(&path);
         let metadata =
             fs::symlink_metadata(&full).unwrap_or_else(|error| panic!("{}: {error}", full.display()));
+        if path == Path::new(".sealift") {
+            continue;
+        }
         if metadata.is_dir() {
             let inside = fs::read_dir(&full).unwrap_or_else(|error| panic!("{}: {error}", full.display()));
             waiting.extend(inside.map(|entry| path.join(entry.expect("it can be read").file_name())));
@@ -370,6 +373,27 @@ pub fn entries(root: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
         entries.insert(path, metadata);
     }
     entries
+}
+
+/// What is staged in a destination: names of files on their way.
+#[must_use]
+pub fn staged(dst: &Path) -> Vec<String> {
+    let Ok(inside) = fs::read_dir(dst.join(".sealift/staging")) else { return Vec::new() };
+    inside.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Checks that of Sealift's own there is nothing in a destination but what is to stay: no staged file.
+///
+/// # Panics
+/// If there is.
+pub fn assert_tidy(dst: &Path) {
+    let own = dst.join(".sealift");
+    let Ok(inside) = fs::read_dir(&own) else { return };
+    for entry in inside {
+        let name = entry.expect("it can be read").file_name();
+        let expected = ["id", "lock", "manifest"].iter().any(|expected| name == *expected);
+        assert!(expected, "left behind: .sealift/{}: {:?}", name.display(), staged(dst));
+    }
 }
 
 /// How two trees differ, a line for each difference: entries, kinds, content, modes, times, targets of links, names
@@ -507,7 +531,7 @@ pub fn rsync_changes(src: &Path, dst: &Path) -> Option<Vec<String>> {
         text
     };
     let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXnc", "--itemize-changes", "--delete", "--"]).args([directory(src), directory(dst)]);
+    rsync.args(["-aHAXnc", "--itemize-changes", "--delete", "--exclude=/.sealift", "--"]).args([directory(src), directory(dst)]);
     let output = match rsync.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             println!("skipped: there is no rsync to compare with");

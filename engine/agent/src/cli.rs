@@ -1,9 +1,11 @@
 //! The command line: its words, where a ticket may come from, and the exit codes.
 
 use crate::error::{Finish, RunError};
-use crate::receive::{self, ReceiveOptions, Verify};
+use crate::preserve::Preserve;
+use crate::receive::{self, MaxDelete, OnConflict, ReceiveOptions, Verify};
 use crate::report::{Event, Reporter, Style};
 use crate::send::{self, DATA_PORT, SendOptions};
+use crate::state::StateDir;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_net::Cipher;
 use sealift_proto::digest::HashAlgorithm;
@@ -11,11 +13,12 @@ use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::ticket::{Address, Ticket};
 use sealift_store::Durability;
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 partly done (what is missing was named), \
@@ -26,6 +29,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 partly done (
 #[derive(Debug, Parser)]
 #[command(name = "sealift", version, after_help = EXIT_CODES)]
 struct Cli {
+    /// Where this host keeps what must survive a run [default: SEALIFT_STATE_DIR, or ~/.local/state/sealift]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,7 +49,8 @@ enum Command {
     Send(SendArgs),
     /// Fetches what a ticket offers into DEST, and verifies every block.
     ///
-    /// What DEST has already is not fetched again. Nothing in DEST is deleted.
+    /// What DEST has already is not fetched again, and an interrupted run goes on where it was. Nothing in DEST is
+    /// deleted unless --delete is given.
     #[command(after_help = "Examples:\n  sealift receive sealift1... /data/copy\n  \
         sealift receive @ticket.txt /data/copy\n  \
         SEALIFT_TICKET=sealift1... sealift receive /data/copy\n\n\
@@ -102,6 +109,29 @@ struct ReceiveArgs {
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
     #[arg(long)]
     keep_special_modes: bool,
+    /// Remove what is gone at the source, of what this job has put here and nobody edited since
+    #[arg(long)]
+    delete: bool,
+    /// Remove no more than N entries (or a percentage: N%) without asking; nothing is removed otherwise
+    /// [default: 10 % or 1000, whichever is less, and 10 in any case]
+    #[arg(long, value_name = "N|N%", requires = "delete")]
+    max_delete: Option<MaxDelete>,
+    /// Stop once more than N files that were put here before would be replaced by others
+    #[arg(long, value_name = "N")]
+    max_rewrite: Option<u64>,
+    /// What becomes of a file that was edited here, when the source has another version
+    #[arg(long, value_enum, default_value_t = OnConflict::Rename)]
+    on_conflict: OnConflict,
+    /// What is kept of the source's metadata: a list of mode, times, links, hardlinks, sparse, owner, xattrs, acls; or
+    /// default (the first five), all, none
+    #[arg(long, value_name = "LIST", default_value = "default")]
+    preserve: Preserve,
+    /// How long a full disk is waited for, in seconds [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS")]
+    wait_for_space: Option<u32>,
+    /// DEST may be another directory than was replicated to under this name before
+    #[arg(long)]
+    new_replica: bool,
     /// How long an unreachable sender is tried again, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     retry_for: u32,
@@ -134,7 +164,7 @@ pub fn main() -> ExitCode {
     };
     let style = if json { Style::Json } else { Style::People };
     let reporter = Arc::new(Reporter::new(style).with_bar());
-    match run(cli.command, &reporter) {
+    match run(cli.command, cli.state_dir, &reporter) {
         Ok(finish) => finish.into(),
         Err(error) => {
             let code = error.code();
@@ -152,7 +182,7 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn run(command: Command, reporter: &Arc<Reporter>) -> Result<Finish, RunError> {
+fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -> Result<Finish, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -161,7 +191,7 @@ fn run(command: Command, reporter: &Arc<Reporter>) -> Result<Finish, RunError> {
     match command {
         Command::Send(args) => runtime.block_on(send::send(args.into(), reporter)),
         Command::Receive(args) => {
-            let options = args.options()?;
+            let options = args.options(StateDir::open(state_dir)?)?;
             runtime.block_on(receive::receive(options, reporter))
         }
     }
@@ -186,7 +216,7 @@ impl From<SendArgs> for SendOptions {
 }
 
 impl ReceiveArgs {
-    fn options(self) -> Result<ReceiveOptions, RunError> {
+    fn options(self, state: StateDir) -> Result<ReceiveOptions, RunError> {
         let (ticket, dest) = match self.dest {
             Some(dest) => (read_ticket(&self.ticket_or_dest)?, dest),
             None if self.ticket_or_dest.to_str().is_some_and(|text| Ticket::decode(text).is_ok()) => {
@@ -205,9 +235,27 @@ impl ReceiveArgs {
             verify: self.verify,
             connections: self.connections,
             keep_special_modes: self.keep_special_modes,
-            retry_for: std::time::Duration::from_secs(self.retry_for.into()),
+            retry_for: Duration::from_secs(self.retry_for.into()),
+            state,
+            new_replica: self.new_replica,
+            preserve: self.preserve,
+            on_conflict: self.on_conflict,
+            delete: self.delete.then(|| self.max_delete.unwrap_or(MaxDelete::Usual)),
+            ask: (!self.json && std::io::stdin().is_terminal()).then_some(ask_about_deletions),
+            max_rewrite: self.max_rewrite,
+            wait_for_space: self.wait_for_space.map(|seconds| Duration::from_secs(seconds.into())),
+            repair: None,
         })
     }
+}
+
+fn ask_about_deletions(gone: u64, all: u64) -> bool {
+    use std::io::Write as _;
+    let mut error = std::io::stderr().lock();
+    let _ = write!(error, "{gone} of {all} entries here are gone at the source. Remove them? [y/N] ");
+    let _ = error.flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 fn ticket_from_environment() -> Result<Zeroizing<String>, RunError> {

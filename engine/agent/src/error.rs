@@ -27,6 +27,9 @@ pub enum RunError {
     /// The peer cannot be reached: exit code 5.
     #[error("unreachable: {0}\nIs the sender running, and its port open from here?")]
     Unreachable(String),
+    /// The sender began a new snapshot: everything is looked at again. Never reaches the user.
+    #[error("the sender began anew")]
+    NewSnapshot,
     /// Ctrl-C, or a request to end: exit code 1.
     #[error("interrupted")]
     Interrupted,
@@ -46,7 +49,7 @@ impl RunError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Hostile { .. } | Self::Interrupted => 1,
+            Self::Failed(_) | Self::Hostile { .. } | Self::Interrupted | Self::NewSnapshot => 1,
             Self::Usage(_) => 2,
             Self::NotAuthorized(_) => 4,
             Self::Unreachable(_) => 5,

@@ -72,6 +72,13 @@ pub enum Event<'a> {
         /// Bytes of content that came over the wire.
         bytes_transferred: u64,
     },
+    /// The disk is full: nothing more is fetched until there is room.
+    Paused {
+        /// What did not fit.
+        reason: String,
+    },
+    /// There is room again.
+    Resumed,
     /// One entry is missing or incomplete.
     Problem {
         /// Which, escaped.
@@ -206,6 +213,8 @@ impl Reporter {
                 }
                 return;
             }
+            Event::Paused { reason } => format!("paused: {reason}; waiting for room"),
+            Event::Resumed => "There is room again: going on.".to_owned(),
             Event::Problem { path, reason } => format!("problem: {path}: {reason}"),
             Event::Warning { message } => format!("warning: {message}"),
             Event::Note { message } => message.clone(),

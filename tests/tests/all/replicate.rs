@@ -186,7 +186,7 @@ fn what_is_in_dest_beside_is_kept() {
     // Nothing else is there, `.sealift` neither.
     let extra = differences(&place.src, &place.dst, SpecialModes::Dropped);
     assert_eq!(extra.len(), 4, "{extra:?}");
-    assert!(!place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_directory_with_anything_in_it_is_not_replaced() {
     for name in ["blocked small", "blocked large", "blocked link"] {
         assert_eq!(fs::read(place.dst.join(name).join("precious")).unwrap(), b"kept");
     }
-    assert!(!place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
     let sent = sender.process.finish().expect(3);
     assert_eq!(sent.total("failed"), 3);
 }

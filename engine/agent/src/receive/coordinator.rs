@@ -2,11 +2,14 @@
 //!
 //! Owns the control link and the data connections, their loss and their coming back. Payload never comes here.
 
+use super::arrivals::Arrivals;
 use super::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use super::data::{self, Down, FetchJob, is_busy};
-use super::local::{self, Prepared};
+use super::failure::{Failure, Trouble};
+use super::local::{self, Context, Prepared};
+use super::place::{self, Publisher};
 use super::transfer::{Preparation, Transfer};
-use super::{EVENTS_MAX, Event, ReceiveOptions, place};
+use super::{EVENTS_MAX, Event, ReceiveOptions, checkpoint};
 use crate::error::{Finish, RunError};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
@@ -14,8 +17,8 @@ use sealift_net::{Backoff, DialErrorKind, Dialer};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Close, CloseCode, Credit, Finished, FrameKind};
-use sealift_store::{Durability, IoWorkers, Replica};
-use std::collections::{HashMap, VecDeque};
+use sealift_store::{Durability, IoWorkers};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +38,10 @@ const JOBS_MAX: usize = 16;
 /// A batch of synced files is published when it is this large or old, or nothing else is left to do: a sync costs
 /// the same for one as for many.
 const SYNCED_BATCH: (usize, Duration) = (4096, Duration::from_millis(500));
-/// The same for files that are not synced.
-const UNSYNCED_BATCH: (usize, Duration) = (256, Duration::from_millis(20));
+/// The same for files that are not synced; the index is, all the same.
+const UNSYNCED_BATCH: (usize, Duration) = (4096, Duration::from_millis(100));
+/// Entries that the index is told of without anything being published.
+const NOTES_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(50);
 /// How long the sender is waited for when all is done.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -45,9 +50,10 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Coordinator {
     options: ReceiveOptions,
     dialer: Dialer,
-    replica: Arc<Replica>,
+    context: Context,
+    publisher: Arc<Publisher>,
     workers: IoWorkers,
-    shards: Shards,
+    shards: Arc<Shards>,
     reporter: Arc<Reporter>,
     events: mpsc::Receiver<Event>,
     events_in: mpsc::Sender<Event>,
@@ -59,7 +65,9 @@ pub struct Coordinator {
     connections: HashMap<ConnectionId, DataConnection>,
     next_connection: u32,
     transfer: Transfer,
+    arrivals: Option<Arrivals>,
     publishing: bool,
+    saving: bool,
     /// Jobs on the workers.
     workers_jobs: JoinSet<()>,
 }
@@ -73,8 +81,6 @@ struct Link {
     backoff: Backoff,
     /// Segments that were asked for and have not come.
     credit: u32,
-    /// Segments that have come and are not taken up yet; with `credit` at most [`CREDIT_AIM`].
-    segments: VecDeque<Vec<u8>>,
     /// Since when the link is open, and whether any of the manifest came over it.
     open_since: Instant,
     has_given: bool,
@@ -84,12 +90,11 @@ struct Link {
 }
 
 impl Link {
-    /// The control connection is over. What came over it and was not taken up comes again over the next.
+    /// The control connection is over.
     fn shut(&mut self) {
         self.outbox = None;
         self.open = None;
         self.credit = 0;
-        self.segments.clear();
     }
 }
 
@@ -120,22 +125,36 @@ impl DataConnection {
 
 impl Coordinator {
     /// A receiver that has not dialled yet.
+    ///
+    /// # Errors
+    /// If the manifest cannot be kept.
     pub fn new(
         options: ReceiveOptions,
-        dialer: Dialer,
-        replica: Arc<Replica>,
+        context: Context,
         workers: IoWorkers,
-        shards: Shards,
+        shards: Arc<Shards>,
         reporter: Arc<Reporter>,
-    ) -> Self {
+    ) -> Result<Self, RunError> {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let transfer =
-            Transfer::new(&options, FETCHES_PER_CONNECTION, Arc::clone(&replica), Arc::clone(&reporter));
+            Transfer::new(&options, FETCHES_PER_CONNECTION, context.clone(), Arc::clone(&reporter));
+        let key = options.ticket.verify_key.clone();
+        let arrivals = Arrivals::new(&context.replica, key, context.memory.accepted())
+            .map_err(|error| RunError::Failed(format!("cannot keep the manifest: {error}")))?;
+        let publisher = Publisher {
+            replica: Arc::clone(&context.replica),
+            memory: Arc::clone(&context.memory),
+            durability: options.durability,
+            verify: options.verify,
+            on_conflict: options.on_conflict,
+        };
+        let dialer = Dialer::new(options.ticket.ro_secret.clone());
         let now = Instant::now();
-        Self {
+        Ok(Self {
             options,
             dialer,
-            replica,
+            context,
+            publisher: Arc::new(publisher),
             workers,
             shards,
             reporter,
@@ -149,7 +168,6 @@ impl Coordinator {
                 redial_at: Some(now),
                 backoff: Backoff::new(),
                 credit: 0,
-                segments: VecDeque::new(),
                 open_since: now,
                 has_given: false,
                 down_since: Some(now),
@@ -160,9 +178,11 @@ impl Coordinator {
             connections: HashMap::new(),
             next_connection: 0,
             transfer,
+            arrivals: Some(arrivals),
             publishing: false,
+            saving: false,
             workers_jobs: JoinSet::new(),
-        }
+        })
     }
 
     /// Receives everything.
@@ -182,19 +202,30 @@ impl Coordinator {
         self.finish().await
     }
 
-    /// Ends everything that still writes to staging, and waits until it has.
+    /// Ends everything that still writes to staging, and waits until it has. What was fetched is written down first, so
+    /// that the next run goes on from there.
     pub async fn shut_down(self) {
-        let Self { mut workers_jobs, events, shards, transfer, .. } = self;
-        drop(events);
-        drop(shards);
+        let Self {
+            mut workers_jobs, events, connections, link, mut transfer, context, options, workers, ..
+        } = self;
+        drop((events, connections, link));
         while workers_jobs.join_next().await.is_some() {}
+        let (files, mark) = (transfer.take_checkpoint(), transfer.mark());
+        if !files.is_empty() {
+            let Context { replica, memory } = context;
+            let save = move || checkpoint::save(&replica, &memory, options.durability, files, mark);
+            if let Ok(saved) = workers.run(save).await {
+                transfer.jobs += 1;
+                transfer.checkpointed(saved);
+            }
+        }
         drop(transfer);
     }
 
     async fn receive(&mut self) -> Result<(), RunError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.transfer.is_complete() || !self.link.segments.is_empty() {
+        while !self.transfer.is_complete() || self.waiting_segments() > 0 {
             tokio::select! {
                 Some(event) = self.events.recv() => {
                     self.handle(event)?;
@@ -227,14 +258,35 @@ impl Coordinator {
                 self.data_backoff.reset();
                 self.transfer.fetched(fetched, now)?;
             }
-            Event::Looked(found) => self.transfer.looked(found),
-            Event::Prepared(id, prepared) => self.transfer.prepared(id, prepared),
+            Event::Looked(found) => self.transfer.looked(found.map_err(fatal)?),
+            Event::Prepared(id, prepared) => {
+                if let Prepared::Failed(Failure { trouble: Trouble::Index, reason, .. }) = prepared {
+                    return Err(RunError::Failed(reason));
+                }
+                self.transfer.prepared(id, prepared);
+            }
             Event::Placed(placed) => {
                 self.publishing = false;
+                let (placed, set_aside) = placed.map_err(fatal)?;
+                for message in set_aside {
+                    self.reporter.tell(&Told::Warning { message });
+                }
                 self.transfer.placed(placed);
             }
+            Event::Saved(saved) => {
+                self.saving = false;
+                self.transfer.checkpointed(saved.map_err(fatal)?);
+            }
         }
-        Ok(())
+        self.transfer.check_rewrites()
+    }
+
+    fn arrivals(&mut self) -> &mut Arrivals {
+        self.arrivals.as_mut().expect("there until the end")
+    }
+
+    fn waiting_segments(&self) -> usize {
+        self.arrivals.as_ref().map_or(0, Arrivals::waiting)
     }
 
     fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
@@ -254,7 +306,7 @@ impl Coordinator {
                     return Err(RunError::Hostile { code: CloseCode::Flood, what });
                 }
                 self.link.credit -= 1;
-                self.link.segments.push_back(bytes);
+                self.arrivals().push(&bytes)?;
                 self.link.has_given = true;
                 self.link.backoff.reset();
                 self.take_segments()?;
@@ -348,6 +400,10 @@ impl Coordinator {
     fn tick(&mut self) -> Result<(), RunError> {
         self.reporter.tell(&self.transfer.progress());
         self.transfer.give_up_waiting();
+        self.transfer.release();
+        if self.link.open.is_some() {
+            self.arrivals().check()?;
+        }
         while let Some(ended) = self.workers_jobs.try_join_next() {
             ended.map_err(|error| RunError::Failed(format!("a job failed: {error}")))?;
         }
@@ -396,11 +452,14 @@ impl Coordinator {
         self.link.number += 1;
         let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
         self.link.outbox = Some(outbox);
+        let taken_up = self.transfer.next_segment();
+        let next_segment =
+            self.arrivals.as_ref().map_or(taken_up, |arrivals| arrivals.next_after_loss(taken_up));
         tokio::spawn(control::run(
             self.link.number,
             self.dialer.clone(),
             self.options.ticket.addresses.clone(),
-            self.transfer.next_segment(),
+            next_segment,
             frames,
             self.events_in.clone(),
         ));
@@ -420,13 +479,14 @@ impl Coordinator {
         self.start_looks();
         self.start_preparations().await?;
         self.start_publishing();
+        self.start_saving();
         self.send_fetches();
         Ok(())
     }
 
     fn take_segments(&mut self) -> Result<(), RunError> {
         while self.transfer.wants_segments()
-            && let Some(segment) = self.link.segments.pop_front()
+            && let Some(segment) = self.arrivals().pop()?
         {
             self.transfer.segment(&segment)?;
         }
@@ -435,9 +495,13 @@ impl Coordinator {
 
     fn grant_credit(&mut self) {
         const { assert!(CREDIT_AIM <= CREDIT_SEGMENTS_MAX) };
-        let waiting = u32::try_from(self.link.segments.len()).expect("at most CREDIT_AIM");
+        // What is held back lies on the disk, and is taken up only when what follows has come.
+        let waiting = match &self.arrivals {
+            Some(arrivals) if !arrivals.is_behind() => u32::try_from(arrivals.waiting()).unwrap_or(u32::MAX),
+            _ => 0,
+        };
         // In halves, so that credit is not granted segment by segment.
-        if self.link.credit + waiting <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
+        if self.link.credit.saturating_add(waiting) <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
             let segments = CREDIT_AIM - self.link.credit - waiting;
             if self.say(FrameKind::Credit, Credit { segments }.encode()) {
                 self.link.credit += segments;
@@ -471,7 +535,7 @@ impl Coordinator {
                 session,
                 dialer: self.dialer.clone(),
                 algorithm,
-                replica: Arc::clone(&self.replica),
+                replica: Arc::clone(&self.context.replica),
                 events: self.events_in.clone(),
                 heard_ms: Arc::clone(&heard_ms),
                 owed_since_ms: Arc::clone(&owed_since_ms),
@@ -490,12 +554,12 @@ impl Coordinator {
             let count = self.transfer.looks.len().min(LOOKS_PER_JOB);
             let looks: Vec<_> = self.transfer.looks.drain(..count).collect();
             self.transfer.jobs += 1;
-            let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
+            let (context, events) = (self.context.clone(), self.events_in.clone());
             let workers = self.workers.clone();
             self.workers_jobs.spawn(async move {
                 let job = move || {
-                    let found = local::look(&replica, algorithm, &looks);
-                    looks.iter().map(|look| look.id).zip(found).collect()
+                    let found = local::look(&context, algorithm, &looks)?;
+                    Ok(looks.iter().map(|look| look.id).zip(found).collect())
                 };
                 let _ = events.send(Event::Looked(workers.run(job).await)).await;
             });
@@ -505,20 +569,23 @@ impl Coordinator {
     async fn start_preparations(&mut self) -> Result<(), RunError> {
         let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
         while self.transfer.jobs < JOBS_MAX
+            && self.transfer.full.is_none()
             && self.transfer.may_stage()
             && let Some(preparation) = self.transfer.preparations.pop_front()
         {
             self.transfer.jobs += 1;
-            let (replica, events) = (Arc::clone(&self.replica), self.events_in.clone());
+            let (context, events) = (self.context.clone(), self.events_in.clone());
             match preparation {
                 Preparation::Stage(large) => {
                     let workers = self.workers.clone();
                     self.workers_jobs.spawn(async move {
                         let id = large.id;
-                        let staged = workers.run(move || local::stage(&replica, &large)).await;
+                        let staged = workers.run(move || local::stage(&context.replica, &large)).await;
                         let prepared = match staged {
-                            Ok(staged) => Prepared::Staged { staged, present: Vec::new() },
-                            Err(error) => Prepared::Failed(error.to_string()),
+                            Ok(staged) => {
+                                Prepared::Staged { staged, present: Vec::new(), before: None, kept: false }
+                            }
+                            Err(error) => Prepared::Failed(Failure::from(&error)),
                         };
                         let _ = events.send(Event::Prepared(id, prepared)).await;
                     });
@@ -527,8 +594,10 @@ impl Coordinator {
                     let prepare = move |io| async move {
                         let id = large.id;
                         // In a task of its own, so that a panic is an answer too.
-                        let task = tokio::task::spawn_local(local::prepare(io, algorithm, replica, large));
-                        let prepared = task.await.unwrap_or_else(|error| Prepared::Failed(error.to_string()));
+                        let task = tokio::task::spawn_local(local::prepare(io, algorithm, context, large));
+                        let prepared = task
+                            .await
+                            .unwrap_or_else(|error| Prepared::Failed(Failure::lasting(error.to_string())));
                         let _ = events.send(Event::Prepared(id, prepared)).await;
                     };
                     self.shards.spawn(prepare).await.map_err(no_shard)?;
@@ -545,24 +614,46 @@ impl Coordinator {
         };
         let waiting = self.transfer.complete.len();
         let old = self.transfer.complete_since.is_some_and(|since| since.elapsed() >= age);
-        if self.publishing || waiting == 0 || !(waiting >= files || old || self.transfer.only_publishing()) {
+        let ripe = waiting > 0 && (waiting >= files || old || self.transfer.only_publishing());
+        if self.publishing || !(ripe || self.transfer.notes.rows.len() >= NOTES_MAX) {
             return;
         }
-        let Some(algorithm) = self.transfer.algorithm() else { return };
         let batch = std::mem::take(&mut self.transfer.complete);
+        let notes = self.transfer.take_notes();
         self.transfer.complete_since = None;
         self.publishing = true;
         self.transfer.jobs += 1;
-        let (replica, events, workers) =
-            (Arc::clone(&self.replica), self.events_in.clone(), self.workers.clone());
-        let (durability, verify) = (self.options.durability, self.options.verify);
+        let (publisher, events, workers) =
+            (Arc::clone(&self.publisher), self.events_in.clone(), self.workers.clone());
         self.workers_jobs.spawn(async move {
-            let job = move || place::publish(&replica, algorithm, durability, verify, batch);
+            let job = move || publisher.publish(batch, notes);
             let _ = events.send(Event::Placed(workers.run(job).await)).await;
         });
     }
 
+    /// Tells the index what is here of unfinished files.
+    fn start_saving(&mut self) {
+        if self.saving || !self.transfer.checkpoint_due() {
+            return;
+        }
+        let (files, mark) = (self.transfer.take_checkpoint(), self.transfer.mark());
+        if files.is_empty() {
+            return;
+        }
+        self.saving = true;
+        self.transfer.jobs += 1;
+        let (context, events, workers) = (self.context.clone(), self.events_in.clone(), self.workers.clone());
+        let durability = self.options.durability;
+        self.workers_jobs.spawn(async move {
+            let job = move || checkpoint::save(&context.replica, &context.memory, durability, files, mark);
+            let _ = events.send(Event::Saved(workers.run(job).await)).await;
+        });
+    }
+
     fn send_fetches(&mut self) {
+        if self.transfer.full.is_some() {
+            return;
+        }
         // In turn, so that no connection takes what the others could.
         let mut open: Vec<ConnectionId> =
             self.connections.iter().filter(|(_, c)| c.up_ms.is_some()).map(|(id, _)| *id).collect();
@@ -578,9 +669,20 @@ impl Coordinator {
     /// Puts the last things in place, tells the sender, and tells the user.
     async fn finish(&mut self) -> Result<Finish, RunError> {
         let closing = self.transfer.closing();
-        let (replica, durability) = (Arc::clone(&self.replica), self.options.durability);
-        let closed = self.workers.run(move || place::close(&replica, durability, closing)).await;
-        let closed = closed.map_err(RunError::Failed)?;
+        let publisher = Arc::clone(&self.publisher);
+        // What is repaired is a part: the manifest stays that of the whole.
+        let arrivals = self.arrivals.take().filter(|_| self.options.repair.is_none());
+        let finish = move || {
+            let closed = place::close(&publisher, closing)?;
+            if let Some(arrivals) = arrivals {
+                arrivals.commit().map_err(|error| format!("the manifest cannot be kept: {error}"))?;
+            }
+            Ok(closed)
+        };
+        let closed = self.workers.run(finish).await.map_err(RunError::Failed)?;
+        for message in closed.warnings {
+            self.reporter.tell(&Told::Warning { message });
+        }
         for (path, reason) in closed.failures {
             self.transfer.lost(&path, &reason);
         }
@@ -598,6 +700,10 @@ impl Coordinator {
             seconds: self.started.elapsed().as_secs_f64(),
             failed: finished.failed,
         });
+        if let Some(message) = closed.withheld {
+            self.reporter.tell(&Told::Warning { message });
+            return Ok(Finish::Partial);
+        }
         Ok(if finished.failed == 0 { Finish::Complete } else { Finish::Partial })
     }
 
@@ -642,6 +748,10 @@ impl Coordinator {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn fatal(failure: Failure) -> RunError {
+    RunError::Failed(failure.reason)
 }
 
 fn no_shard(error: std::io::Error) -> RunError {

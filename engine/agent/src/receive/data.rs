@@ -6,6 +6,8 @@
 
 use super::Event;
 use super::control::close;
+use super::entries::Metadata;
+use super::failure::Failure;
 use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, ReadError};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm};
@@ -18,7 +20,7 @@ use sealift_proto::wire::{
     Welcome,
 };
 use sealift_store::{
-    BlockIo, Piece, PoolBuf, Ready, Replica, ShardFile, SmallWrite, Timestamp, hash_pieces, ranges_to_write,
+    BlockIo, Piece, PoolBuf, Ready, Replica, ShardFile, SmallWrite, hash_pieces, ranges_to_write,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -97,10 +99,8 @@ pub enum Sink {
     Whole {
         /// Where it belongs.
         path: SafePath,
-        /// Its permission bits.
-        mode: u32,
-        /// Its modification time.
-        mtime: Timestamp,
+        /// What else is wanted of it.
+        metadata: Metadata,
     },
     /// A file that is staged already.
     Staged {
@@ -124,7 +124,7 @@ pub struct Fetched {
     /// Files that are staged whole.
     pub ready: Vec<(FileId, Ready)>,
     /// What could not be written, and why.
-    pub errors: Vec<(FileId, String)>,
+    pub errors: Vec<(FileId, Failure)>,
     /// Bytes of content that came over the wire.
     pub payload_bytes: u64,
 }
@@ -431,17 +431,10 @@ impl Verify {
                 .map(|i| one_block(run, place.layout, i))
                 .collect();
             match &place.sink {
-                Sink::Whole { path, mode, mtime } if wrong.is_empty() => {
-                    whole.push((
-                        fetched.outcomes.len(),
-                        SmallWrite {
-                            id: run.file,
-                            path: path.clone(),
-                            content: range,
-                            mode: *mode,
-                            mtime: *mtime,
-                        },
-                    ));
+                Sink::Whole { path, metadata } if wrong.is_empty() => {
+                    let (mode, mtime) = metadata.of_new_file();
+                    let write = SmallWrite { id: run.file, path: path.clone(), content: range, mode, mtime };
+                    whole.push((fetched.outcomes.len(), write));
                     fetched.outcomes.push(Outcome::Written);
                 }
                 // A file that is written in one go is fetched again in one go.
@@ -451,7 +444,7 @@ impl Verify {
                     buf = returned;
                     fetched.outcomes.push(match written {
                         Err(error) => {
-                            fetched.errors.push((run.file, error.to_string()));
+                            fetched.errors.push((run.file, Failure::nameless(error)));
                             Outcome::NotWritten
                         }
                         Ok(()) if wrong.is_empty() => Outcome::Written,
@@ -472,7 +465,7 @@ impl Verify {
                 Ok(ready) => fetched.ready.push((id, ready)),
                 Err(error) => {
                     fetched.outcomes[at] = Outcome::NotWritten;
-                    fetched.errors.push((id, error.to_string()));
+                    fetched.errors.push((id, Failure::from(&error)));
                 }
             }
         }

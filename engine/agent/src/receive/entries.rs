@@ -1,36 +1,93 @@
 //! What a receiver knows of the entries it is working on, and what it keeps of those that are done.
 
 use super::data::{Place, Sink};
+use super::failure::Trouble;
+use super::local::Before;
+use crate::preserve::{Aspect, Preserve};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::RootHash;
 use sealift_proto::limits::RUN_BYTES_MAX;
-use sealift_proto::manifest::{Hole, Metadata, Mode};
+use sealift_proto::manifest::{self, Hole, Mode};
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::assembly::Assembly;
 use sealift_proto::transfer::pull::Run;
-use sealift_store::{StagedFile, Timestamp};
+use sealift_store::{FileError, FileStat, Replica, StagedFile, Timestamp};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What is wanted of an entry beside its content; what is `None` is left as it is, or as the system makes it.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Modification time.
+    pub mtime: Option<Timestamp>,
+}
+
+/// The mode of a new file, before the user's mask, if the source's is not kept.
+const NEW_FILE_MODE: u32 = 0o666;
+
+impl Metadata {
+    /// Sets what differs of a file that stays. Returns whether anything did. Blocks.
+    ///
+    /// # Errors
+    /// [`FileError::Changed`] if another file is there by now.
+    pub fn update(&self, replica: &Replica, path: &SafePath, stat: &FileStat) -> Result<bool, FileError> {
+        let (mode, mtime) = (self.mode.unwrap_or(stat.mode), self.mtime.unwrap_or(stat.mtime));
+        let differs = (stat.mode, stat.mtime) != (mode, mtime);
+        if differs {
+            replica.update_metadata(path, stat, mode, mtime)?;
+        }
+        Ok(differs)
+    }
+
+    /// Mode and time of a directory.
+    pub fn of_new_directory(&self) -> (u32, Timestamp) {
+        let mode = self.mode.unwrap_or(NEW_DIRECTORY_MODE & !umask());
+        (mode, self.mtime.unwrap_or_else(now))
+    }
+
+    /// Mode and time of a new file.
+    pub fn of_new_file(&self) -> (u32, Timestamp) {
+        let mode = self.mode.unwrap_or(NEW_FILE_MODE & !umask());
+        (mode, self.mtime.unwrap_or_else(now))
+    }
+}
+
+/// The mode of a new directory, before the user's mask, if the source's is not kept.
+const NEW_DIRECTORY_MODE: u32 = 0o777;
+
+/// The bits that this process takes from the modes of what it makes. The kernel tells it without its being set.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+}
+
+/// The time by this host's clock.
+pub fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
+    Timestamp { seconds, nanos: since_1970.subsec_nanos() }
+}
 
 /// A directory whose metadata is set at the end.
 pub struct DirectoryEntry {
     /// Where.
     pub path: SafePath,
-    /// Its permission bits.
-    pub mode: u32,
-    /// Its modification time.
-    pub mtime: Timestamp,
+    /// What else is wanted of it.
+    pub metadata: Metadata,
 }
 
 /// A file that is not in place yet.
 pub struct FileEntry {
     /// Where it belongs.
     pub path: SafePath,
-    /// Its permission bits, as they will be set.
-    pub mode: u32,
-    /// Its modification time.
-    pub mtime: Timestamp,
+    /// What else is wanted of it.
+    pub metadata: Metadata,
+    /// The segment that announced it.
+    pub segment: u64,
     /// Its hashes, and which blocks are in place.
     pub assembly: Assembly,
     /// The signed root, once known.
@@ -48,6 +105,14 @@ pub struct FileEntry {
     pub must_copy: bool,
     /// Whether it counts as staged.
     pub holds_staged: bool,
+    /// What is at its place, and must be when it is published.
+    pub before: Before,
+    /// Whether the index knows its staged file.
+    pub kept: bool,
+    /// Whether blocks were written since the index was last told.
+    pub dirty: bool,
+    /// How often it failed in a way that may pass.
+    pub failures: u32,
 }
 
 /// How far a file is.
@@ -66,15 +131,26 @@ pub enum Stage {
     Publishing,
     /// The source found it changed, and the manifest will say what became of it.
     Awaiting(Instant),
+    /// It could not be written here, and is tried again.
+    Held(Hold),
+}
+
+/// Until when a file is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// Not before this.
+    pub until: Instant,
+    /// What the trouble was.
+    pub trouble: Trouble,
 }
 
 impl FileEntry {
     /// A file of which only its announcement is known.
-    pub fn new(path: SafePath, (mode, mtime): (u32, Timestamp), layout: Layout) -> Self {
+    pub fn new(path: SafePath, metadata: Metadata, segment: u64, layout: Layout) -> Self {
         Self {
             path,
-            mode,
-            mtime,
+            metadata,
+            segment,
             assembly: Assembly::new(layout),
             root: None,
             holes: Arc::from([]),
@@ -83,7 +159,25 @@ impl FileEntry {
             placed_bytes: 0,
             must_copy: false,
             holds_staged: false,
+            before: Before::NOTHING,
+            kept: false,
+            dirty: false,
+            failures: 0,
         }
+    }
+
+    /// Forgets what was fetched of it; its hashes stay.
+    pub fn start_over(&mut self) {
+        let mut assembly = Assembly::new(self.assembly.layout());
+        assembly.add_hashes(self.assembly.hashes());
+        if let Some(root) = self.root {
+            assembly.seal(root);
+        }
+        self.assembly = assembly;
+        self.asked = 0;
+        self.placed_bytes = 0;
+        self.holds_staged = false;
+        self.dirty = false;
     }
 
     /// Whether it is written in one go.
@@ -100,9 +194,7 @@ impl FileEntry {
     /// How a run of this file is verified and where it goes; `None` if it is not being fetched.
     pub fn place(&self, run: &Run) -> Option<Place> {
         let sink = match &self.stage {
-            Stage::FetchingWhole => {
-                Sink::Whole { path: self.path.clone(), mode: self.mode, mtime: self.mtime }
-            }
+            Stage::FetchingWhole => Sink::Whole { path: self.path.clone(), metadata: self.metadata.clone() },
             Stage::FetchingStaged(staged) => {
                 Sink::Staged { file: Arc::clone(staged.file()), holes: Arc::clone(&self.holes) }
             }
@@ -122,13 +214,17 @@ pub enum Special {
     Dropped,
 }
 
-/// The mode and time to be set for an entry.
-pub fn metadata(metadata: &Metadata, keep_special: bool) -> ((u32, Timestamp), Special) {
-    let (mode, special) = match metadata.mode.without_special() {
-        Some(plain) if !keep_special => (plain, Special::Dropped),
-        _ => (metadata.mode, Special::Kept),
+/// What is to be kept of an entry's metadata.
+pub fn metadata(of: &manifest::Metadata, preserve: Preserve, keep_special: bool) -> (Metadata, Special) {
+    let (mode, special) = match of.mode.without_special() {
+        Some(plain) if !keep_special && preserve.has(Aspect::Mode) => (plain, Special::Dropped),
+        _ => (of.mode, Special::Kept),
     };
-    ((Mode::bits(mode), time(metadata.mtime)), special)
+    let kept = Metadata {
+        mode: preserve.has(Aspect::Mode).then(|| Mode::bits(mode)),
+        mtime: preserve.has(Aspect::Times).then(|| time(of.mtime)),
+    };
+    (kept, special)
 }
 
 /// A manifest's time as the store sets it.

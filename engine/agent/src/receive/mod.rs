@@ -4,27 +4,39 @@
 //! looked for at the destination ([`local`]); what is missing is asked of the data connections ([`data`]), verified,
 //! staged, and published by the batch ([`place`]). The [`coordinator`] joins them and keeps the connections; the [`transfer`] owns all other state, and no payload.
 
+mod arrivals;
+mod checkpoint;
 mod control;
 mod coordinator;
 mod data;
+mod delete;
 mod entries;
+mod failure;
 mod local;
+mod memory;
 mod place;
 mod transfer;
 
 use crate::error::{Finish, RunError};
-use crate::report::Reporter;
+use crate::preserve::Preserve;
+use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
+use crate::state::StateDir;
+use checkpoint::Checkpointed;
 use clap::ValueEnum;
 use coordinator::Coordinator;
 use data::{Down, Fetched};
-use local::{Found, Prepared};
+pub use delete::MaxDelete;
+use failure::Failure;
+use local::{Context, Found, Prepared};
 use place::Placed;
-use sealift_net::Dialer;
-use sealift_proto::block::FileId;
+use sealift_proto::block::{FileId, Layout};
+use sealift_proto::digest::RootHash;
+use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
 use sealift_proto::transfer::pull::ConnectionId;
-use sealift_store::{Backend, Durability, IoWorkers, Replica};
+use sealift_store::{Backend, Durability, IndexError, IoWorkers};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +48,34 @@ pub enum Verify {
     Stream,
     /// And every file again, read back from the disk after a sync.
     Readback,
+}
+
+/// What becomes of a file that was edited here since it was put here, when the source has another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnConflict {
+    /// It is kept under another name beside the new one.
+    Rename,
+    /// It is replaced.
+    Overwrite,
+    /// It stays, and counts as missing.
+    Keep,
+}
+
+/// Files to be repaired, and nothing else to be touched.
+#[derive(Debug, Default)]
+pub struct Repair {
+    /// The content that each is to have.
+    pub files: HashMap<SafePath, (u64, RootHash)>,
+}
+
+impl Repair {
+    /// Whether a file of the manifest is one of them, as far as is known of it.
+    fn wants(&self, path: &SafePath, layout: Layout, root: Option<&RootHash>) -> bool {
+        let wanted = self.files.get(path);
+        wanted.is_some_and(|(bytes, wanted)| {
+            *bytes == layout.size_bytes() && root.is_none_or(|root| root == wanted)
+        })
+    }
 }
 
 /// What to receive, and how.
@@ -55,6 +95,24 @@ pub struct ReceiveOptions {
     pub keep_special_modes: bool,
     /// How long an unreachable sender is tried again.
     pub retry_for: Duration,
+    /// Where this host remembers what was received.
+    pub state: StateDir,
+    /// Whether the destination may be another than was there before.
+    pub new_replica: bool,
+    /// What is kept of the source's metadata.
+    pub preserve: Preserve,
+    /// What becomes of files that were edited here.
+    pub on_conflict: OnConflict,
+    /// Whether what is gone at the source is removed, and how much of it unasked.
+    pub delete: Option<MaxDelete>,
+    /// Asks a person whether so many of so many entries may be removed.
+    pub ask: Option<fn(u64, u64) -> bool>,
+    /// How many files that were put here before may be replaced.
+    pub max_rewrite: Option<u64>,
+    /// How long a full disk is waited for; `None`: as long as it takes.
+    pub wait_for_space: Option<Duration>,
+    /// Only these files are looked at.
+    pub repair: Option<Arc<Repair>>,
 }
 
 /// What the coordinator is told.
@@ -68,11 +126,13 @@ pub enum Event {
     /// A fetch is answered.
     Fetched(Fetched),
     /// Files were looked for.
-    Looked(Vec<(FileId, Found)>),
+    Looked(Result<Vec<(FileId, Found)>, Failure>),
     /// A large file was prepared.
     Prepared(FileId, Prepared),
-    /// Files were published.
-    Placed(Vec<Placed>),
+    /// Files were published, and what was set aside for them.
+    Placed(Result<(Vec<Placed>, Vec<String>), Failure>),
+    /// The index was told of unfinished files.
+    Saved(Result<Vec<Checkpointed>, Failure>),
 }
 
 /// Events that may wait for the coordinator.
@@ -91,29 +151,61 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
     let cannot_start = |error: std::io::Error| RunError::Failed(format!("cannot start threads: {error}"));
     let workers = IoWorkers::global().map_err(cannot_start)?;
-    let replica = Replica::open(&options.dest).map_err(|error| RunError::Failed(error.to_string()))?;
-    let replica = Arc::new(replica);
-    let shards = Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?;
+    let context = remember(&options, &reporter)?;
+    let shards = Arc::new(Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?);
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
-    let dialer = Dialer::new(options.ticket.ro_secret.clone());
 
-    let mut coordinator = Coordinator::new(options, dialer, Arc::clone(&replica), workers, shards, reporter);
-    let ended = tokio::select! {
-        ended = coordinator.run() => ended,
-        () = crate::send::interruption() => Err(RunError::Interrupted),
+    let mut interrupted = std::pin::pin!(crate::send::interruption());
+    let ended = loop {
+        let (workers, shards) = (workers.clone(), Arc::clone(&shards));
+        let coordinator =
+            Coordinator::new(options.clone(), context.clone(), workers, shards, Arc::clone(&reporter));
+        let mut coordinator = coordinator?;
+        let ended = tokio::select! {
+            ended = coordinator.run() => ended,
+            () = &mut interrupted => Err(RunError::Interrupted),
+        };
+        coordinator.shut_down().await;
+        match ended {
+            Err(RunError::NewSnapshot) => {
+                let message = "The sender was started anew: everything is looked at again.".into();
+                reporter.tell(&Told::Note { message });
+            }
+            ended => break ended,
+        }
     };
-    coordinator.shut_down().await;
+    drop(shards);
     // Jobs that a worker has begun cannot be called back, and may yet create files in staging.
     let settled = async {
-        while Arc::strong_count(&replica) > 1 {
+        while Arc::strong_count(&context.replica) > 1 {
             tokio::time::sleep(SETTLE_TICK).await;
         }
     };
     let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
-    if let Err(error) = replica.close()
+    if let Err(error) = context.replica.close()
         && ended.is_ok()
     {
         return Err(RunError::Failed(error.to_string()));
     }
     ended
+}
+
+/// Opens the destination with what is remembered of it, and sees to what earlier runs left.
+fn remember(options: &ReceiveOptions, reporter: &Reporter) -> Result<Context, RunError> {
+    let key = &options.ticket.verify_key;
+    let (replica, memory) = memory::open(&options.state, &options.dest, key, options.new_replica, reporter)?;
+    let failed = |error: IndexError| RunError::Failed(error.to_string());
+    let staged = memory.staged_names().map_err(failed)?;
+    let cleared = replica.clear_staging(&staged);
+    cleared.map_err(|error| RunError::Failed(format!("cannot clear what was staged: {error}")))?;
+    if memory.in_doubt() {
+        let message =
+            "The last run did not sync, and the machine was started anew since: everything is hashed.";
+        reporter.tell(&Told::Note { message: message.into() });
+    }
+    if options.durability == Durability::Unsynced {
+        let noted = memory.begin_unsynced();
+        noted.map_err(|error| RunError::Failed(format!("cannot note that nothing is synced: {error}")))?;
+    }
+    Ok(Context { replica, memory: Arc::new(memory) })
 }

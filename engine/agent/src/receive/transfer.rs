@@ -3,22 +3,32 @@
 //! Takes records and results, and leaves work in its queues for the coordinator to start. Does no network I/O; of the
 //! disk it does only what is a single quick step and must keep the manifest's order: directories and symbolic links.
 
-use super::ReceiveOptions;
+use super::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Checkpointed};
 use super::data::{FetchJob, Fetched};
-use super::entries::{DirectoryEntry, Done, FileEntry, Special, Stage, metadata, time};
-use super::local::{Found, IfSame, Large, Look, Prepared};
-use super::place::{Closing, Complete, Placed};
+use super::delete::{Deletions, MaxDelete};
+use super::entries::{DirectoryEntry, Done, FileEntry, Hold, Metadata, Special, Stage, metadata, now, time};
+use super::failure::{Failure, Trouble};
+use super::local::{Before, Context, Found, IfSame, Large, Look, Prepared, keep};
+use super::memory::Draft;
+use super::place::{Closing, Complete, Notes, Placed};
+use super::{OnConflict, ReceiveOptions, Repair};
 use crate::error::RunError;
+use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event, Reporter};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{self, BlockHash, HashAlgorithm, RootHash};
+use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
-use sealift_proto::manifest::{Catalog, Metadata, Problem, Record, SegmentSeq, WithdrawReason};
+use sealift_proto::manifest::{
+    self, Catalog, ManifestError, Mark, Problem, Record, SegmentSeq, WithdrawReason,
+};
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::assembly::{Assembly, Wholeness};
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
 use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
-use sealift_store::{FileStat, Ready, Replica, Timestamp};
+use sealift_store::{
+    EntryRow, EntryWhat, FileError, FileStat, Linked, MadeDirectory, Ready, link_target_hash,
+};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,9 +76,19 @@ pub struct Transfer {
     pub done: Done,
     /// Entries that cannot be had.
     pub failed: u64,
+    /// What the index is to be told with the next batch.
+    pub notes: Notes,
+    /// Whether the disk is full: nothing is fetched or staged until there is room.
+    pub full: Option<Full>,
+    full_delay: Duration,
     /// Bytes of content that came over the wire.
     pub transferred_bytes: u64,
+    verify_key: VerifyKey,
     catalog: Catalog,
+    /// Records that were admitted and not taken up, since one of them could not be.
+    records: VecDeque<Record>,
+    /// The segment that the records are from.
+    segment: u64,
     files: HashMap<FileId, FileEntry>,
     directories: Vec<DirectoryEntry>,
     /// Further names by number: the path, and the file's first name.
@@ -85,27 +105,84 @@ pub struct Transfer {
     staged: usize,
     /// Files that wait for word of the source.
     awaiting: usize,
+    /// Files that are held.
+    held: usize,
+    full_since: Option<Instant>,
     last_segment: Instant,
     /// Hashes of files in work.
     held_hashes: usize,
-    root: Option<(u32, Timestamp)>,
+    root: Option<Metadata>,
     known_bytes: u64,
     placed_bytes: u64,
-    keep_special_modes: bool,
-    replica: Arc<Replica>,
+    /// Bytes written to staged files since the index was last told of them, and since when.
+    unsaved: (u64, Instant),
+    /// Files that an earlier run put here and that were replaced.
+    rewritten: u64,
+    /// Whether the source said that something of it is missing.
+    source_incomplete: bool,
+    skipped_symlinks: u64,
+    rules: Rules,
+    context: Context,
     reporter: Arc<Reporter>,
 }
+
+/// What of the options concerns single entries.
+struct Rules {
+    preserve: Preserve,
+    keep_special_modes: bool,
+    on_conflict: OnConflict,
+    max_rewrite: Option<u64>,
+    delete: Option<MaxDelete>,
+    ask: Option<fn(u64, u64) -> bool>,
+    wait_for_space: Option<Duration>,
+    repair: Option<Arc<Repair>>,
+}
+
+/// The disk is full.
+#[derive(Clone, Copy, Debug)]
+pub struct Full {
+    since: Instant,
+    next_try: Instant,
+}
+
+/// Between tries while the disk is full: doubled until something fits.
+const FULL_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Room that must be there beside a file's own bytes.
+const SPARE_BYTES: u64 = 1 << 20;
+/// Before a file is tried again whose trouble may pass, and how often.
+const PASSING_DELAY: Duration = Duration::from_secs(1);
+const PASSING_MAX: u32 = 3;
 
 impl Transfer {
     /// A transfer of which nothing is known.
     pub fn new(
         options: &ReceiveOptions,
         fetches_max: usize,
-        replica: Arc<Replica>,
+        context: Context,
         reporter: Arc<Reporter>,
     ) -> Self {
+        let catalog = Catalog::new(options.ticket.verify_key.clone(), context.memory.accepted());
         Self {
             puller: Puller::new(fetches_max),
+            notes: Notes::default(),
+            full: None,
+            full_delay: FULL_DELAY.0,
+            records: VecDeque::new(),
+            segment: 0,
+            unsaved: (0, Instant::now()),
+            rewritten: 0,
+            source_incomplete: false,
+            skipped_symlinks: 0,
+            rules: Rules {
+                preserve: options.preserve,
+                keep_special_modes: options.keep_special_modes,
+                on_conflict: options.on_conflict,
+                max_rewrite: options.max_rewrite,
+                delete: options.delete,
+                ask: options.ask,
+                wait_for_space: options.wait_for_space,
+                repair: options.repair.clone(),
+            },
             looks: Vec::new(),
             preparations: VecDeque::new(),
             complete: Vec::new(),
@@ -115,7 +192,8 @@ impl Transfer {
             done: Done::default(),
             failed: 0,
             transferred_bytes: 0,
-            catalog: Catalog::new(options.ticket.verify_key.clone(), None),
+            verify_key: options.ticket.verify_key.clone(),
+            catalog,
             files: HashMap::new(),
             directories: Vec::new(),
             hardlinks: BTreeMap::new(),
@@ -123,6 +201,8 @@ impl Transfer {
             settling: HashSet::new(),
             staged: 0,
             awaiting: 0,
+            held: 0,
+            full_since: None,
             last_segment: Instant::now(),
             unplaced: HashSet::new(),
             claimed: HashSet::new(),
@@ -130,8 +210,7 @@ impl Transfer {
             root: None,
             known_bytes: 0,
             placed_bytes: 0,
-            keep_special_modes: options.keep_special_modes,
-            replica,
+            context,
             reporter,
         }
     }
@@ -149,14 +228,15 @@ impl Transfer {
     /// Whether more of the manifest can be taken up now.
     pub fn wants_segments(&self) -> bool {
         // Those that wait for word are freed by the manifest alone.
-        self.files.len() - self.awaiting < FILES_PENDING_MAX
+        self.records.is_empty()
+            && self.files.len() - self.awaiting < FILES_PENDING_MAX
             && self.puller.waiting() < RUNS_WAITING_MAX
             && self.held_hashes < HASHES_HELD_MAX
     }
 
     /// Whether every entry of a manifest that has ended is in place or given up.
     pub fn is_complete(&self) -> bool {
-        self.catalog.ended() && self.files.is_empty() && self.jobs == 0
+        self.catalog.ended() && self.records.is_empty() && self.files.is_empty() && self.jobs == 0
     }
 
     /// Whether one more file may be staged: each holds a descriptor until it is in place.
@@ -181,58 +261,126 @@ impl Transfer {
 
     /// What is left to do when it is complete.
     pub fn closing(&mut self) -> Closing {
+        let mark = self.catalog.mark();
+        let unheard = Catalog::new(self.verify_key(), None);
+        let catalog = std::mem::replace(&mut self.catalog, unheard);
+        let deletions = match self.rules.delete {
+            Some(_) if self.source_incomplete => {
+                let message =
+                    "nothing is removed, since the source could not read all that it has".to_owned();
+                self.reporter.tell(&Event::Warning { message });
+                None
+            }
+            delete => delete.map(|max| Deletions { catalog, max, ask: self.rules.ask }),
+        };
         Closing {
             hardlinks: std::mem::take(&mut self.hardlinks).into_values().collect(),
+            links_names: self.rules.preserve.has(Aspect::Hardlinks),
             unplaced: std::mem::take(&mut self.unplaced),
+            deletions,
             directories: std::mem::take(&mut self.directories),
-            root: self.root,
+            root: self.root.take(),
+            segment: self.segment,
+            notes: Notes { mark, ..std::mem::take(&mut self.notes) },
         }
+    }
+
+    /// How far the chain is accepted.
+    pub fn mark(&self) -> Option<Mark> {
+        self.catalog.mark().or(self.context.memory.accepted())
+    }
+
+    /// What the index is to be told now.
+    pub fn take_notes(&mut self) -> Notes {
+        Notes { mark: self.mark(), ..std::mem::take(&mut self.notes) }
     }
 
     /// Checks a segment and takes up its records.
     ///
     /// # Errors
-    /// [`RunError::Hostile`] if it is refused.
+    /// [`RunError::Hostile`] if it is refused; [`RunError::NewSnapshot`] if the sender began anew.
     pub fn segment(&mut self, bytes: &[u8]) -> Result<(), RunError> {
-        let records = self
-            .catalog
-            .admit(bytes)
-            .map_err(|error| RunError::Hostile { code: CloseCode::BadManifest, what: error.to_string() })?;
+        let records = self.catalog.admit(bytes).map_err(|error| match error {
+            ManifestError::NewSnapshot(_) => RunError::NewSnapshot,
+            error => RunError::Hostile { code: CloseCode::BadManifest, what: error.to_string() },
+        })?;
         self.last_segment = Instant::now();
-        for record in records {
-            self.record(record);
-        }
+        self.segment = self.catalog.next_sequence().0.saturating_sub(1);
+        self.records.extend(records);
+        self.take_records();
         Ok(())
     }
 
-    fn record(&mut self, record: Record) {
+    fn take_records(&mut self) {
+        while let Some(record) = self.records.pop_front() {
+            if let Err(record) = self.record(record) {
+                self.records.push_front(record);
+                return;
+            }
+        }
+    }
+
+    /// Takes up a record; gives it back if there is no room for what it says.
+    fn record(&mut self, record: Record) -> Result<(), Record> {
         match record {
-            Record::Root(of_root) => self.root = Some(self.metadata(None, &of_root)),
-            Record::Directory { path, metadata, .. } => {
-                let (mode, mtime) = self.metadata(Some(&path), &metadata);
-                match self.replica.make_directory(&path) {
-                    Ok(_) => self.directories.push(DirectoryEntry { path, mode, mtime }),
-                    Err(error) => self.lost(&path, &error.to_string()),
+            Record::Root(of_root) => {
+                if self.rules.repair.is_none() {
+                    self.root = Some(self.metadata(None, &of_root));
                 }
             }
-            Record::Symlink { path, mtime, target, .. } => {
-                if let Err(error) = self.replica.make_symlink(&path, &target, time(mtime)) {
-                    self.lost(&path, &error.to_string());
+            Record::Attributes { .. } => {}
+            Record::Directory { ref path, metadata, .. } => {
+                if self.rules.repair.is_some() {
+                    return Ok(());
+                }
+                match self.context.replica.make_directory(path) {
+                    Ok(made) => {
+                        if made == MadeDirectory::Created {
+                            self.note(path, EntryWhat::Directory);
+                        }
+                        let metadata = self.metadata(Some(path), &metadata);
+                        self.directories.push(DirectoryEntry { path: path.clone(), metadata });
+                    }
+                    Err(error) => return self.not_made(record, &error),
+                }
+            }
+            Record::Symlink { ref path, mtime, ref target, .. } => {
+                if self.rules.repair.is_some() {
+                    return Ok(());
+                }
+                if !self.rules.preserve.has(Aspect::Links) {
+                    self.skipped_symlinks += 1;
+                    return Ok(());
+                }
+                let mtime = self.rules.preserve.has(Aspect::Times).then(|| time(mtime));
+                match self.context.replica.make_symlink(path, target, mtime.unwrap_or_else(now)) {
+                    Ok(Linked::Created) => {
+                        self.note(path, EntryWhat::Symlink { target_hash: link_target_hash(target) });
+                    }
+                    Ok(Linked::Unchanged) => {}
+                    Err(error) => return self.not_made(record, &error),
                 }
             }
             Record::Hardlink { id, path, target } => {
-                self.hardlinks.insert(id, (path, target));
+                if self.rules.repair.is_none() {
+                    self.hardlinks.insert(id, (path, target));
+                }
             }
             Record::SmallFile { id, path, metadata, layout, hash } => {
-                self.announce(id, path, &metadata, layout);
-                if layout.blocks() > 0 {
-                    self.hashes(id, &[hash]);
+                if self.announce(id, path, &metadata, layout, Some(RootHash(hash.0))) {
+                    if layout.blocks() > 0 {
+                        self.hashes(id, &[hash]);
+                    }
+                    self.sealed(id, RootHash(hash.0));
                 }
-                self.sealed(id, RootHash(hash.0));
             }
-            Record::File { id, path, metadata, layout } => self.announce(id, path, &metadata, layout),
+            Record::File { id, path, metadata, layout } => {
+                self.announce(id, path, &metadata, layout, None);
+            }
             Record::Holes { id, holes } => {
-                if let Some(file) = self.files.get_mut(&id) {
+                if let Some(file) = self.files.get_mut(&id)
+                    && self.rules.preserve.has(Aspect::Sparse)
+                {
                     file.add_holes(&holes);
                 }
             }
@@ -240,15 +388,52 @@ impl Transfer {
             Record::Sealed { id, root } => self.sealed(id, root),
             Record::Withdrawn { id, path, reason } => self.withdrawn(id, &path, reason),
             Record::Problem { shown_path, problem } => {
-                self.failed += 1;
-                self.reporter.problem(&shown_path, problem_text(problem));
+                self.source_incomplete = true;
+                if self.rules.repair.is_none() {
+                    self.failed += 1;
+                    self.reporter.problem(&shown_path, problem_text(problem));
+                }
             }
-            Record::End { .. } | Record::Attributes { .. } => {}
+            Record::End { .. } => self.tell_skipped(),
+        }
+        Ok(())
+    }
+
+    /// A directory or link could not be made: tried again when there is room, and lost otherwise.
+    fn not_made(&mut self, record: Record, error: &FileError) -> Result<(), Record> {
+        let (Record::Directory { path, .. } | Record::Symlink { path, .. }) = &record else {
+            unreachable!("only these are made at once");
+        };
+        let failure = Failure::from(error);
+        if failure.trouble == Trouble::Full && self.may_wait_for_space() {
+            let (path, reason) = (path.clone(), failure.reason);
+            self.pause(&path, &reason);
+            return Err(record);
+        }
+        let path = path.clone();
+        self.lost(&path, &failure.reason);
+        Ok(())
+    }
+
+    fn tell_skipped(&mut self) {
+        let count = std::mem::take(&mut self.skipped_symlinks);
+        if count > 0 {
+            let message = format!("{count} symbolic links were left out (--preserve without links)");
+            self.reporter.tell(&Event::Warning { message });
         }
     }
 
-    fn metadata(&self, path: Option<&SafePath>, of: &Metadata) -> (u32, Timestamp) {
-        let (metadata, special) = metadata(of, self.keep_special_modes);
+    fn note(&mut self, path: &SafePath, what: EntryWhat) {
+        let row = EntryRow { what, job: self.context.memory.number(), segment: self.segment };
+        self.notes.rows.push((path.clone(), row));
+    }
+
+    fn verify_key(&self) -> VerifyKey {
+        self.verify_key.clone()
+    }
+
+    fn metadata(&mut self, path: Option<&SafePath>, of: &manifest::Metadata) -> Metadata {
+        let (metadata, special) = metadata(of, self.rules.preserve, self.rules.keep_special_modes);
         if let Special::Dropped = special {
             let path = path.map_or_else(|| "the destination".to_owned(), ToString::to_string);
             let message = format!(
@@ -259,12 +444,26 @@ impl Transfer {
         metadata
     }
 
-    fn announce(&mut self, id: FileId, path: SafePath, of: &Metadata, layout: Layout) {
+    /// A file begins. Whether it is of any interest.
+    fn announce(
+        &mut self,
+        id: FileId,
+        path: SafePath,
+        of: &manifest::Metadata,
+        layout: Layout,
+        root: Option<RootHash>,
+    ) -> bool {
         let metadata = self.metadata(Some(&path), of);
+        if let Some(repair) = &self.rules.repair
+            && !repair.wants(&path, layout, root.as_ref())
+        {
+            return false;
+        }
         self.known_bytes += layout.size_bytes();
-        let mut file = FileEntry::new(path, metadata, layout);
+        let mut file = FileEntry::new(path, metadata, self.segment, layout);
         file.must_copy = self.settling.contains(&file.path);
         self.files.insert(id, file);
+        true
     }
 
     fn hashes(&mut self, id: FileId, hashes: &[BlockHash]) {
@@ -286,6 +485,12 @@ impl Transfer {
         {
             return self.fail(id, WRONG_ROOT);
         }
+        if let Some(repair) = &self.rules.repair
+            && !repair.wants(&file.path, file.assembly.layout(), Some(&root))
+        {
+            self.forget(id);
+            return;
+        }
         file.assembly.seal(root);
         file.root = Some(root);
         match file.stage {
@@ -303,8 +508,10 @@ impl Transfer {
             id,
             path: file.path.clone(),
             layout: file.assembly.layout(),
-            metadata: (file.mode, file.mtime),
+            metadata: file.metadata.clone(),
+            root: file.root,
             hashes: file.is_whole().then(|| file.assembly.hashes().into()),
+            segment: file.segment,
         });
     }
 
@@ -316,8 +523,10 @@ impl Transfer {
             path: file.path.clone(),
             layout: file.assembly.layout(),
             hashes: file.assembly.hashes().into(),
+            root: file.root,
             holes: Arc::clone(&file.holes),
-            metadata: (file.mode, file.mtime),
+            metadata: file.metadata.clone(),
+            segment: file.segment,
             same: if file.must_copy { IfSame::IsCopied } else { IfSame::Stays },
         }));
     }
@@ -326,16 +535,33 @@ impl Transfer {
     /// entry that is no further name of that one gets a copy of its own.
     fn claim(&mut self, id: FileId, stat: &FileStat) {
         let file = self.files.get_mut(&id).expect("the caller has it");
-        if self.claimed.insert((stat.device, stat.inode)) {
-            let updated = self.replica.update_metadata(&file.path, stat, file.mode, file.mtime);
-            match updated {
-                Ok(()) => self.in_place(id),
-                Err(error) => self.fail(id, &error.to_string()),
-            }
-        } else {
+        if !self.claimed.insert((stat.device, stat.inode)) {
             file.must_copy = true;
-            self.prepare(id, Preparation::Compare);
+            return self.prepare(id, Preparation::Compare);
         }
+        let draft = Draft {
+            algorithm: self.catalog.algorithm().expect("files follow the first segment"),
+            layout: file.assembly.layout(),
+            root: file.root.expect("what is the same is known whole"),
+            segment: file.segment,
+        };
+        let known = self.context.memory.read().and_then(|reader| reader.entry(&file.path));
+        let kept = known.map_err(Failure::from).and_then(|known| {
+            let kept = keep(&self.context.replica, &file.path, &file.metadata, stat, known.as_ref(), draft);
+            kept.map_err(|error| Failure::from(&error))
+        });
+        match kept {
+            Ok(row) => self.stays(id, row),
+            Err(failure) => self.trouble(id, failure),
+        }
+    }
+
+    /// A file is as it should be.
+    fn stays(&mut self, id: FileId, row: Option<EntryRow>) {
+        if let (Some(row), Some(file)) = (row, self.files.get(&id)) {
+            self.notes.rows.push((file.path.clone(), row));
+        }
+        self.in_place(id);
     }
 
     /// Takes what was found at the destination.
@@ -344,21 +570,56 @@ impl Transfer {
         for (id, found) in found {
             let Some(file) = self.files.get_mut(&id) else { continue };
             match found {
-                Found::Same | Found::Linked(_) if file.must_copy => self.prepare(id, Preparation::Compare),
-                Found::Same => self.in_place(id),
+                Found::Same(_) | Found::Linked(_) if file.must_copy => self.prepare(id, Preparation::Compare),
+                Found::Same(row) => self.stays(id, row),
                 Found::Linked(stat) => self.claim(id, &stat),
-                Found::Failed(error) => self.fail(id, &error.to_string()),
-                Found::Nothing if file.is_whole() && file.assembly.layout().blocks() > 0 => {
+                Found::Failed(failure) => self.trouble(id, failure),
+                Found::Nothing(before) if file.is_whole() && file.assembly.layout().blocks() > 0 => {
+                    if !self.may_replace(id, before) {
+                        continue;
+                    }
+                    let file = self.files.get_mut(&id).expect("just looked at");
                     file.stage = Stage::FetchingWhole;
                     let layout = file.assembly.layout();
                     for run in Run::cover(id, layout, BlockIndex(0), layout.blocks()) {
                         self.puller.want(run);
                     }
                 }
-                Found::Nothing => self.prepare(id, Preparation::Stage),
+                Found::Nothing(before) => {
+                    file.before = before;
+                    self.prepare(id, Preparation::Stage);
+                }
                 Found::Other if file.assembly.is_sealed() => self.prepare(id, Preparation::Compare),
                 Found::Other => file.stage = Stage::AwaitingSeal,
             }
+        }
+    }
+
+    /// Notes what is at a file's place. Whether it may be replaced.
+    fn may_replace(&mut self, id: FileId, before: Before) -> bool {
+        let file = self.files.get_mut(&id).expect("the caller has it");
+        file.before = before;
+        if before.edited && self.rules.on_conflict == OnConflict::Keep {
+            self.fail(id, EDITED);
+            return false;
+        }
+        if before.rewrites {
+            self.rewritten += 1;
+        }
+        true
+    }
+
+    /// Stops a job that rewrites more than it may.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn check_rewrites(&self) -> Result<(), RunError> {
+        match self.rules.max_rewrite {
+            Some(max) if self.rewritten > max => Err(RunError::Failed(format!(
+                "more than {max} files that were here would be replaced by others, so the job was stopped. \
+                 If the source is as it should be, use a higher --max-rewrite"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -367,14 +628,19 @@ impl Transfer {
         self.jobs -= 1;
         let Some(file) = self.files.get_mut(&id) else { return };
         match prepared {
-            Prepared::Same => self.in_place(id),
+            Prepared::Same(row) => self.stays(id, row),
             Prepared::Linked(stat) => self.claim(id, &stat),
-            Prepared::Failed(reason) => self.fail(id, &reason),
-            Prepared::Staged { staged, present } => {
+            Prepared::Failed(failure) => self.trouble(id, failure),
+            Prepared::Staged { staged, present, before, kept } => {
                 file.stage = Stage::FetchingStaged(staged);
                 file.holds_staged = true;
+                file.kept = kept;
                 self.staged += 1;
-                self.mark(id, present.into_iter());
+                let before = before.unwrap_or(file.before);
+                if !self.may_replace(id, before) {
+                    return;
+                }
+                self.mark_blocks(id, present.into_iter());
                 self.ask(id);
                 self.check_whole(id);
             }
@@ -401,11 +667,18 @@ impl Transfer {
         file.asked = known;
     }
 
-    fn mark(&mut self, id: FileId, blocks: impl Iterator<Item = BlockIndex>) {
+    fn mark_blocks(&mut self, id: FileId, blocks: impl Iterator<Item = BlockIndex>) {
         let file = self.files.get_mut(&id).expect("the caller has it");
         let bytes: u64 = blocks.map(|block| file.assembly.mark(block)).sum();
         file.placed_bytes += bytes;
+        file.dirty |= bytes > 0;
         self.placed_bytes += bytes;
+        if matches!(file.stage, Stage::FetchingStaged(_)) {
+            if self.unsaved.0 == 0 {
+                self.unsaved.1 = Instant::now();
+            }
+            self.unsaved.0 += bytes;
+        }
     }
 
     /// A fetch with all that is needed to verify and place what it brings.
@@ -438,7 +711,10 @@ impl Transfer {
             };
             if staged {
                 let blocks = (run.first.0..run.first.0 + run.count).map(BlockIndex);
-                self.mark(run.file, blocks.filter(|block| wrong.iter().all(|wrong| wrong.first != *block)));
+                self.mark_blocks(
+                    run.file,
+                    blocks.filter(|block| wrong.iter().all(|wrong| wrong.first != *block)),
+                );
                 self.check_whole(run.file);
             }
         }
@@ -456,8 +732,8 @@ impl Transfer {
                     self.fail(id, "what the sender gives is not what was signed");
                 }
                 Verdict::GiveUp(id, Loss::NotWritten) => {
-                    let error = errors.iter().find(|(of, _)| *of == id);
-                    self.fail(id, error.map_or("it could not be written", |(_, error)| error));
+                    let failure = errors.iter().find(|(of, _)| *of == id).map(|(_, failure)| failure.clone());
+                    self.trouble(id, failure.unwrap_or_else(|| Failure::lasting("it could not be written")));
                 }
                 Verdict::Ban => {
                     let what = "too many blocks did not match what was signed".to_owned();
@@ -472,7 +748,7 @@ impl Transfer {
     fn whole(&mut self, id: FileId, ready: Ready) {
         let Some(file) = self.files.get(&id) else { return };
         let blocks = file.assembly.layout().blocks();
-        self.mark(id, (0..blocks).map(BlockIndex));
+        self.mark_blocks(id, (0..blocks).map(BlockIndex));
         let file = self.files.get_mut(&id).expect("just looked at");
         match file.assembly.wholeness(self.catalog.algorithm().expect("files follow the first segment")) {
             Wholeness::Whole => self.publish(id, ready),
@@ -488,7 +764,8 @@ impl Transfer {
             Wholeness::WrongRoot => self.fail(id, WRONG_ROOT),
             Wholeness::Whole => {
                 if let Stage::FetchingStaged(staged) = std::mem::replace(&mut file.stage, Stage::Publishing) {
-                    let ready = Ready::new(staged, file.path.clone(), file.mode, file.mtime);
+                    let (mode, mtime) = file.metadata.of_new_file();
+                    let ready = Ready::new(staged, file.path.clone(), mode, mtime);
                     self.publish(id, ready);
                 }
             }
@@ -498,8 +775,14 @@ impl Transfer {
     fn publish(&mut self, id: FileId, ready: Ready) {
         let file = self.files.get_mut(&id).expect("the caller has it");
         file.stage = Stage::Publishing;
-        let root = file.root.expect("whole files are sealed");
-        self.complete.push(Complete { id, ready, layout: file.assembly.layout(), root });
+        let draft = Draft {
+            algorithm: self.catalog.algorithm().expect("files follow the first segment"),
+            layout: file.assembly.layout(),
+            root: file.root.expect("whole files are sealed"),
+            segment: file.segment,
+        };
+        let (metadata, before, kept) = (file.metadata.clone(), file.before, file.kept);
+        self.complete.push(Complete { id, ready, draft, metadata, before, kept });
         self.complete_since.get_or_insert_with(Instant::now);
     }
 
@@ -508,8 +791,11 @@ impl Transfer {
         self.jobs -= 1;
         for Placed { id, result } in placed {
             match result {
-                Ok(()) => self.in_place(id),
-                Err(reason) => self.fail(id, &reason),
+                Ok(()) => {
+                    self.full_delay = FULL_DELAY.0;
+                    self.in_place(id);
+                }
+                Err(failure) => self.trouble(id, failure),
             }
         }
     }
@@ -520,6 +806,155 @@ impl Transfer {
             self.unplaced.remove(&file.path);
             self.failed -= u64::from(self.lost.remove(&file.path));
             self.done.add(id, file.assembly.layout().size_bytes());
+        }
+    }
+
+    /// A file could not be written here: tried again if that may help.
+    fn trouble(&mut self, id: FileId, failure: Failure) {
+        if !self.files.contains_key(&id) {
+            return;
+        }
+        if failure.lost_writes {
+            // Nothing that was written is believed any more.
+            self.discard_staged(id);
+        }
+        let file = self.files.get_mut(&id).expect("just looked at");
+        file.failures += 1;
+        let waits = self.rules.wait_for_space != Some(Duration::ZERO);
+        let delay = match failure.trouble {
+            Trouble::Full if waits => Duration::ZERO,
+            Trouble::Passing if file.failures <= PASSING_MAX => PASSING_DELAY * file.failures,
+            _ => return self.fail(id, &failure.reason),
+        };
+        let path = file.path.clone();
+        self.hold(id, Hold { until: Instant::now() + delay, trouble: failure.trouble });
+        if failure.trouble == Trouble::Full {
+            self.pause(&path, &failure.reason);
+        } else {
+            let reason = failure.reason.strip_prefix(&format!("{path}: ")).unwrap_or(&failure.reason);
+            let message = format!("{path}: {reason}; it is tried again");
+            self.reporter.tell(&Event::Warning { message });
+        }
+    }
+
+    fn may_wait_for_space(&self) -> bool {
+        self.rules.wait_for_space != Some(Duration::ZERO)
+    }
+
+    /// Takes a file out of work until it is tried again. What is staged of it is let go.
+    fn hold(&mut self, id: FileId, hold: Hold) {
+        let Some(mut file) = self.take_out(id) else { return };
+        self.puller.cancel(id);
+        file.start_over();
+        file.stage = Stage::Held(hold);
+        self.held_hashes += file.assembly.hashes().len();
+        self.held += 1;
+        self.files.insert(id, file);
+    }
+
+    /// Nothing more is fetched or staged until there is room.
+    fn pause(&mut self, path: &SafePath, reason: &str) {
+        let now = Instant::now();
+        let next_try = now + self.full_delay;
+        self.full_delay = (self.full_delay * 2).min(FULL_DELAY.1);
+        match &mut self.full {
+            Some(full) => full.next_try = full.next_try.max(next_try),
+            None => {
+                let since = *self.full_since.get_or_insert(now);
+                self.full = Some(Full { since, next_try });
+                let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(reason);
+                self.reporter.tell(&Event::Paused { reason: format!("{path}: {reason}") });
+            }
+        }
+    }
+
+    /// Tries held files again whose time has come.
+    pub fn release(&mut self) {
+        let now = Instant::now();
+        if let Some(full) = self.full {
+            if self.rules.wait_for_space.is_some_and(|max| now.duration_since(full.since) >= max) {
+                return self.give_up_space();
+            }
+            if now >= full.next_try {
+                self.try_space(now);
+            }
+        }
+        if self.held == 0 {
+            return;
+        }
+        let due = |hold: &Hold| hold.trouble != Trouble::Full && hold.until <= now;
+        let ids: Vec<FileId> = self
+            .files
+            .iter()
+            .filter(|(id, file)| {
+                matches!(&file.stage, Stage::Held(hold) if due(hold)) && !self.puller.is_cancelled(**id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.let_go(id);
+        }
+    }
+
+    /// Goes on with what fits by now, the smallest first.
+    fn try_space(&mut self, now: Instant) {
+        let free = self.context.replica.free_bytes().unwrap_or(0);
+        let full =
+            |file: &FileEntry| matches!(&file.stage, Stage::Held(hold) if hold.trouble == Trouble::Full);
+        let mut held: Vec<(u64, FileId)> = self
+            .files
+            .iter()
+            .filter(|(id, file)| full(file) && !self.puller.is_cancelled(**id))
+            .map(|(id, file)| (file.assembly.layout().size_bytes(), *id))
+            .collect();
+        held.sort();
+        let mut needed = SPARE_BYTES;
+        let fitting: Vec<FileId> = held
+            .into_iter()
+            .take_while(|(bytes, _)| {
+                needed = needed.saturating_add(*bytes);
+                needed <= free
+            })
+            .map(|(_, id)| id)
+            .collect();
+        let retries_record = !self.records.is_empty() && free >= SPARE_BYTES;
+        if fitting.is_empty() && !retries_record {
+            if let Some(full) = &mut self.full {
+                full.next_try = now + FULL_DELAY.0;
+            }
+            return;
+        }
+        self.full = None;
+        for id in fitting {
+            self.let_go(id);
+        }
+        self.take_records();
+        if self.full.is_none() {
+            self.reporter.tell(&Event::Resumed);
+        }
+    }
+
+    /// Space was waited for long enough.
+    fn give_up_space(&mut self) {
+        self.full = None;
+        self.rules.wait_for_space = Some(Duration::ZERO);
+        let full =
+            |file: &FileEntry| matches!(&file.stage, Stage::Held(hold) if hold.trouble == Trouble::Full);
+        let ids: Vec<FileId> = self.files.iter().filter(|(_, file)| full(file)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.fail(id, "there is no room for it on the disk");
+        }
+        self.take_records();
+    }
+
+    /// A held file is looked at as if it came now.
+    fn let_go(&mut self, id: FileId) {
+        let file = self.files.get_mut(&id).expect("the caller found it");
+        self.held -= 1;
+        match file.assembly.is_sealed() {
+            true if file.is_whole() => self.look(id),
+            true => self.prepare(id, Preparation::Compare),
+            false => file.stage = Stage::AwaitingSeal,
         }
     }
 
@@ -541,13 +976,76 @@ impl Transfer {
     }
 
     /// Takes a file out of work. If runs of it may be wanted still, the caller cancels them: that looks at all runs.
-    fn forget(&mut self, id: FileId) -> Option<FileEntry> {
+    fn take_out(&mut self, id: FileId) -> Option<FileEntry> {
         let file = self.files.remove(&id)?;
         self.placed_bytes -= file.placed_bytes;
         self.held_hashes -= file.assembly.hashes().len();
         self.staged -= usize::from(file.holds_staged);
         self.awaiting -= usize::from(matches!(file.stage, Stage::Awaiting(_)));
+        self.held -= usize::from(matches!(file.stage, Stage::Held(_)));
         Some(file)
+    }
+
+    /// A file is of no more interest, and what is staged of it neither.
+    fn forget(&mut self, id: FileId) -> Option<FileEntry> {
+        self.discard_staged(id);
+        self.take_out(id)
+    }
+
+    /// What is staged of a file is of no more use, to no later run either.
+    fn discard_staged(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Stage::FetchingStaged(staged) = &mut file.stage {
+            self.context.memory.give_up(staged.name());
+            staged.unkeep();
+        }
+        if std::mem::take(&mut file.kept) {
+            self.notes.unstaged.push(file.path.clone());
+        }
+    }
+
+    /// Whether the index should be told of blocks that were written.
+    pub fn checkpoint_due(&self) -> bool {
+        let (bytes, since) = self.unsaved;
+        bytes >= CHECKPOINT_BYTES || (bytes > 0 && since.elapsed() >= CHECKPOINT_INTERVAL)
+    }
+
+    /// Staged files with blocks that the index doesn't know.
+    pub fn take_checkpoint(&mut self) -> Vec<Checkpoint> {
+        self.unsaved = (0, Instant::now());
+        let Some(algorithm) = self.catalog.algorithm() else { return Vec::new() };
+        let dirty = self.files.iter_mut().filter(|(_, file)| file.dirty);
+        let taken = dirty.filter_map(|(id, file)| {
+            let Stage::FetchingStaged(staged) = &file.stage else { return None };
+            file.dirty = false;
+            Some(Checkpoint {
+                id: *id,
+                path: file.path.clone(),
+                name: staged.name().to_owned(),
+                file: Arc::clone(staged.file()),
+                layout: file.assembly.layout(),
+                algorithm,
+                root: file.root,
+                present: file.assembly.present().to_vec(),
+            })
+        });
+        taken.collect()
+    }
+
+    /// Takes what became of a checkpoint.
+    pub fn checkpointed(&mut self, saved: Vec<Checkpointed>) {
+        self.jobs -= 1;
+        for Checkpointed { id, path, result } in saved {
+            match (result, self.files.get_mut(&id)) {
+                (Ok(()), Some(FileEntry { stage: Stage::FetchingStaged(staged), kept, .. })) => {
+                    staged.keep();
+                    *kept = true;
+                }
+                // It is in place by now, or held, or given up: what was written down goes again.
+                (Ok(()), _) => self.notes.unstaged.push(path),
+                (Err(failure), _) => self.trouble(id, failure),
+            }
+        }
     }
 
     fn await_word(&mut self, id: FileId) {
@@ -603,6 +1101,7 @@ impl Transfer {
     }
 }
 
+const EDITED: &str = "was edited here, and is kept as it is (--on-conflict)";
 const WRONG_ROOT: &str = "its blocks do not add up to the root that was signed";
 
 fn problem_text(problem: Problem) -> &'static str {

@@ -81,6 +81,12 @@ impl Assembly {
         bytes
     }
 
+    /// A bit for each block, from the lowest of the first word on: whether it is in place.
+    #[must_use]
+    pub fn present(&self) -> &[u64] {
+        &self.present
+    }
+
     /// Whether a block is in place.
     #[must_use]
     pub fn has(&self, block: BlockIndex) -> bool {

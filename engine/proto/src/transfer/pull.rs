@@ -153,6 +153,13 @@ impl Puller {
         self.mismatches.retain(|(of, _), _| *of != file);
     }
 
+    /// Whether answers for a file that was forgotten are still on their way. Until they have come it cannot be wanted
+    /// again.
+    #[must_use]
+    pub fn is_cancelled(&self, file: FileId) -> bool {
+        self.cancelled.contains(&file)
+    }
+
     /// A connection is ready for fetches.
     pub fn connect(&mut self, connection: ConnectionId, now_ms: u64) {
         self.connections.insert(connection, InFlight { fetches: BTreeMap::new(), heard_ms: now_ms });

@@ -103,7 +103,7 @@ fn b12_what_changes_between_scan_and_fetch_arrives_as_it_is_then() {
             let stale = |line: &String| line.starts_with("\"removed") && line.ends_with("only in the copy");
             assert!(told.iter().all(stale), "{told:?}");
         }
-        assert!(!place.dst.join(".sealift").exists());
+        tree::assert_tidy(&place.dst);
     }
 }
 
@@ -209,7 +209,7 @@ fn keeps_changing(bytes: usize, rest_ms: u64, change: impl Fn(&Path, u64) + Sync
             }
             let told = tree::differences(&place.src.join("calm"), &dest.join("calm"), SpecialModes::Dropped);
             assert!(told.is_empty(), "{told:?}");
-            assert!(!dest.join(".sealift").exists());
+            tree::assert_tidy(&dest);
         }
     });
 }

@@ -66,7 +66,7 @@ fn c1_all_connections_dead_is_unreachable_in_the_end() {
     relay.refuse();
     let failed = receiver.finish().expect(5);
     assert!(failed.message().contains("unreachable"), "{failed:?}");
-    assert!(!place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
     // The sender lives, and serves the next.
     let _ = sender.receive(&place.dst, &[]).expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
@@ -112,7 +112,7 @@ fn c2_connections_that_are_cut_again_and_again_are_made_again() {
     });
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
     assert_eq!(received.total("failed"), 0);
-    assert!(!place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
     let _ = sender.process.finish().expect(0);
 }
 

@@ -251,7 +251,7 @@ fn a9_a_file_larger_than_the_disk_fails_alone() {
     let sender =
         HostileSender::start(&job, control, async move |talk: &mut Talk| talk.serve_honestly(&set).await);
     let scene = Scene::new();
-    let outcome = scene.receive(sender.ticket()).finish().expect(3);
+    let outcome = scene.receive(sender.ticket()).arg("--wait-for-space=0").finish().expect(3);
     assert_plain(&outcome);
     scene.assert_dest_holds(&[b"small"]);
 }

@@ -3,7 +3,7 @@
 use super::Place;
 use rustix::process::Signal;
 use sealift_tests::process::{Outcome, Process, Receive, Run, Sender};
-use sealift_tests::tree::{SpecialModes, assert_same, file, is_root, mixed, set_mode};
+use sealift_tests::tree::{self, SpecialModes, assert_same, file, is_root, mixed, set_mode};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
@@ -121,7 +121,8 @@ fn another_key_is_not_authorized() {
     let (one, other) = (Sender::start([&place.src], &[]), Sender::start([&place.src], &[]));
     let refused = Receive::run(one.ticket_via(other.address()), &place.dst, &["--retry-for=5"]).expect(4);
     assert!(refused.message().contains("not authorized"), "{refused:?}");
-    assert!(!place.dst.join("f").exists() && !place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
+    assert!(!place.dst.join("f").exists());
     // And nobody noticed.
     let sent = other.stop().expect(0);
     assert_eq!(sent.named("connected").count(), 0);
@@ -134,7 +135,7 @@ fn where_nobody_listens_is_unreachable() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let failed = Receive::run(sender.ticket_via(address), &place.dst, &["--retry-for=1"]).expect(5);
     assert!(failed.message().contains("unreachable"), "{failed:?}");
-    assert!(!place.dst.join(".sealift").exists());
+    tree::assert_tidy(&place.dst);
 }
 
 #[test]
@@ -203,6 +204,7 @@ fn what_cannot_be_read_is_named_and_all_else_is_sent() {
 /// Runs the program as a user without rights. For tests that run as root.
 pub(crate) struct OtherUser {
     program: PathBuf,
+    state: PathBuf,
 }
 
 impl OtherUser {
@@ -217,7 +219,10 @@ impl OtherUser {
         let program = place.dir.path().join("program");
         fs::copy(sealift_tests::process::program(), &program).unwrap();
         set_mode(place.dir.path(), 0o755);
-        Some(Self { program })
+        // What another user keeps is none of its business.
+        let state = place.dir.path().join("state");
+        Self::own_dir(&state);
+        Some(Self { program, state })
     }
 
     pub(crate) fn run(&self, run: Run) -> Run {
@@ -227,6 +232,7 @@ impl OtherUser {
     /// Through another program, while that still has all rights.
     pub(crate) fn run_after(&self, run: Run, first: &[&str]) -> Run {
         let setpriv = std::iter::once("setpriv").chain(UNPRIVILEGED);
+        let run = run.env("SEALIFT_STATE_DIR", &self.state);
         run.program(&self.program).wrapped(first.iter().copied().chain(setpriv))
     }
 
@@ -260,7 +266,7 @@ fn an_unprivileged_user_replicates_what_it_may_read() {
     for _ in 0..2 {
         let received = other.run(Run::receive(&sender.ticket, &place.dst)).finish().expect(0);
         assert!(received.problems().is_empty());
-        let told = sealift_tests::tree::differences(&place.src, &place.dst, SpecialModes::Dropped);
+        let told = tree::differences(&place.src, &place.dst, SpecialModes::Dropped);
         assert!(told.is_empty(), "{told:?}");
     }
     // What changes in a directory that allows no writing still arrives.
@@ -268,19 +274,19 @@ fn an_unprivileged_user_replicates_what_it_may_read() {
     file(&place.src.join("read only/g"), "new");
     let sender = Sender::start([&place.src], &[]);
     let _ = other.run(Run::receive(&sender.ticket, &place.dst)).finish().expect(0);
-    let told = sealift_tests::tree::differences(&place.src, &place.dst, SpecialModes::Dropped);
+    let told = tree::differences(&place.src, &place.dst, SpecialModes::Dropped);
     assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]
 fn a_sender_that_stops_in_the_middle_is_unreachable() {
     let place = Place::new();
-    sealift_tests::tree::large_file(&place.src.join("large"), 400 << 20, 26);
+    tree::large_file(&place.src.join("large"), 400 << 20, 26);
     let mut sender = Sender::start([&place.src], &[]);
     let receiver = Run::receive(&sender.ticket, &place.dst).arg("--fsync=no").start();
     let _ = sender.process.wait_for("connected");
     let _ = sender.stop().expect(0);
     let failed = receiver.finish().expect(5);
     assert!(failed.message().contains("stopped"), "{failed:?}");
-    assert!(!place.dst.join(".sealift").exists() && !place.dst.join("large").exists());
+    assert!(!place.dst.join("large").exists());
 }

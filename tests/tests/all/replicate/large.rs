@@ -30,7 +30,8 @@ fn flip(path: &Path, at: u64) {
 fn bytes_moved(place: &Place) -> u64 {
     let patience = PATIENCE.max(std::time::Duration::from_secs(large_bytes() >> 23));
     let mut sender = Sender::of(Run::send([&place.src]).patience(patience));
-    let receiver = Run::receive(&sender.ticket, &place.dst).patience(patience);
+    // What is edited here meanwhile is edited by the test.
+    let receiver = Run::receive(&sender.ticket, &place.dst).arg("--on-conflict=overwrite").patience(patience);
     let received = receiver.finish().expect(0);
     let sender_peak = sender.process.peak_resident_bytes();
     let sent = sender.stop().expect(0);

@@ -1,0 +1,163 @@
+//! Segments between the wire and the transfer: kept beside the replica, and held back while they say less than what
+//! was accepted before.
+//!
+//! All that is taken up goes into `.sealift/manifest.new`, which becomes `.sealift/manifest` when everything is in
+//! place. A sender that runs on since the last run offers its snapshot from the beginning: nothing of it is taken up until
+//! the newest segment of last time has come again, the same. So a peer that replays an old state gets nothing done.
+
+use crate::error::RunError;
+use sealift_proto::keys::VerifyKey;
+use sealift_proto::limits::DEAD_PEER_TIMEOUT_MS;
+use sealift_proto::manifest::{Mark, SegmentSeq, inspect};
+use sealift_proto::wire::CloseCode;
+use sealift_store::{ManifestSpool, Replica};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// See the module.
+pub struct Arrivals {
+    key: VerifyKey,
+    spool: ManifestSpool,
+    accepted: Option<Mark>,
+    state: State,
+    /// Segments in the spool that were taken up.
+    taken: usize,
+    next: SegmentSeq,
+    last: Instant,
+}
+
+enum State {
+    /// Nothing has come.
+    Empty,
+    /// What was accepted before has not come again.
+    Behind,
+    /// What comes is new, or what follows.
+    Current,
+}
+
+/// A sender that is behind what was accepted has so long to say more.
+const BEHIND_MAX: Duration = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
+
+/// What is in the spool before the segments.
+const PREFIX_ITEMS: usize = 1;
+
+impl Arrivals {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn new(replica: &Replica, key: VerifyKey, accepted: Option<Mark>) -> io::Result<Self> {
+        let mut spool = replica.new_manifest()?;
+        spool.append(key.as_bytes())?;
+        let (state, last) = (State::Empty, Instant::now());
+        Ok(Self { key, spool, accepted, state, taken: 0, next: SegmentSeq(0), last })
+    }
+
+    /// Takes a segment from the wire. It is checked here only as far as that decides whether it is held back.
+    ///
+    /// # Errors
+    /// If it contradicts what was accepted before, or cannot be kept.
+    pub fn push(&mut self, segment: &[u8]) -> Result<(), RunError> {
+        self.last = Instant::now();
+        let hostile = |what: String| RunError::Hostile { code: CloseCode::BadManifest, what };
+        if let (State::Empty | State::Behind, Some(mark)) = (&self.state, self.accepted) {
+            let (header, hash) = inspect(segment, &self.key).map_err(|error| hostile(error.to_string()))?;
+            let sequence = header.sequence;
+            if header.epoch < mark.epoch {
+                return Err(hostile(format!(
+                    "rollback: segment {sequence} is of an older epoch than was accepted"
+                )));
+            }
+            if let State::Behind = self.state
+                && header.snapshot
+            {
+                return Err(RunError::NewSnapshot);
+            }
+            let behind = header.epoch == mark.epoch && sequence <= mark.sequence;
+            if behind && sequence == mark.sequence && hash != mark.hash {
+                return Err(hostile(format!("fork: two different segments are numbered {sequence}")));
+            }
+            self.state = if behind && sequence < mark.sequence { State::Behind } else { State::Current };
+            self.next = SegmentSeq(sequence.0.saturating_add(1));
+        } else {
+            self.state = State::Current;
+        }
+        self.keep(segment)
+    }
+
+    fn keep(&mut self, segment: &[u8]) -> Result<(), RunError> {
+        self.spool.append(segment).map_err(|error| match error.kind() {
+            // Too short or too long for one, or one too many.
+            io::ErrorKind::InvalidInput => {
+                let what = match inspect(segment, &self.key) {
+                    Err(error) => error.to_string(),
+                    Ok(_) => "the manifest has more segments than a manifest may have".to_owned(),
+                };
+                RunError::Hostile { code: CloseCode::BadManifest, what }
+            }
+            _ => RunError::Failed(format!("cannot keep the manifest: {error}")),
+        })
+    }
+
+    /// The next segment to be taken up, if it may be.
+    ///
+    /// # Errors
+    /// If it cannot be read back.
+    pub fn pop(&mut self) -> Result<Option<Vec<u8>>, RunError> {
+        if !matches!(self.state, State::Current) {
+            return Ok(None);
+        }
+        let segment = self
+            .spool
+            .segment(PREFIX_ITEMS + self.taken)
+            .map_err(|error| RunError::Failed(format!("cannot read the manifest back: {error}")))?;
+        self.taken += usize::from(segment.is_some());
+        Ok(segment)
+    }
+
+    /// Segments that were not taken up.
+    pub fn waiting(&self) -> usize {
+        self.spool.len() - PREFIX_ITEMS - self.taken
+    }
+
+    /// Whether what comes is held back.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.state, State::Behind)
+    }
+
+    /// Finds out a sender that offers an older state than was accepted, and no more.
+    ///
+    /// # Errors
+    /// If that is so.
+    pub fn check(&self) -> Result<(), RunError> {
+        match self.accepted {
+            Some(mark) if self.is_behind() && self.last.elapsed() >= BEHIND_MAX => {
+                let what = format!(
+                    "rollback: it offers an older state than this destination has accepted (up to segment {})",
+                    mark.sequence
+                );
+                Err(RunError::Hostile { code: CloseCode::BadManifest, what })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was not taken up comes again over the next connection.
+    pub fn next_after_loss(&self, taken_up: SegmentSeq) -> SegmentSeq {
+        match self.state {
+            State::Current => {
+                // What lies in the spool stays there.
+                SegmentSeq(taken_up.0 + self.waiting() as u64)
+            }
+            State::Empty | State::Behind => self.next,
+        }
+    }
+
+    /// Makes it the replica's manifest.
+    ///
+    /// # Errors
+    /// If it is not on the disk.
+    pub fn commit(self) -> io::Result<()> {
+        self.spool.commit()
+    }
+}
