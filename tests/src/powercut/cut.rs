@@ -52,6 +52,15 @@ impl Share {
         }
     }
 
+    /// So many of `of` parts of it, at least one image.
+    #[must_use]
+    pub fn part(self, parts: usize, of: usize) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Images(images) => Self::Images((images * parts).div_ceil(of)),
+        }
+    }
+
     /// A part of these, from all over them.
     fn of(self, all: Vec<Cut>, random: &mut Random) -> Vec<Cut> {
         match self {

@@ -94,6 +94,7 @@ impl LoggedDisk {
 /// Checks that the whole log makes what the kernel wrote, as it is on the device or in memory.
 fn assert_logged(log: &WriteLog, base: &Path, device: &Path) {
     let mut image = Image::load(base).expect("it can be read");
+    image.all_as_it_was();
     for entry in log.entries() {
         image.apply(log, entry);
     }

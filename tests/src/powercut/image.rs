@@ -8,13 +8,16 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Bytes that are written to a file at once, or not at all if nothing was written there.
-const PIECE_BYTES: usize = 1 << 16;
+/// What is written or not.
+const PAGE_BYTES: usize = 1 << 12;
+/// The most pages that are handed out as one piece.
+const PIECE_PAGES: usize = 256;
 
 /// The content of a disk.
 #[derive(Debug)]
 pub(super) struct Image {
     bytes: Vec<u8>,
+    /// For each page.
     written: Vec<bool>,
 }
 
@@ -23,7 +26,7 @@ impl Image {
     pub(super) fn load(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let bytes = usize::try_from(file.metadata()?.len()).expect("it fits memory");
-        let mut image = Self { bytes: vec![0; bytes], written: vec![false; bytes.div_ceil(PIECE_BYTES)] };
+        let mut image = Self { bytes: vec![0; bytes], written: vec![false; bytes.div_ceil(PAGE_BYTES)] };
         for range in data_ranges(path) {
             let (start, end) =
                 (usize::try_from(range.start).expect("fits"), usize::try_from(range.end).expect("fits"));
@@ -34,7 +37,12 @@ impl Image {
     }
 
     fn note(&mut self, start: usize, end: usize) {
-        self.written[start / PIECE_BYTES..end.div_ceil(PIECE_BYTES)].fill(true);
+        self.written[start / PAGE_BYTES..end.div_ceil(PAGE_BYTES)].fill(true);
+    }
+
+    /// From now on, nothing was written.
+    pub(super) fn all_as_it_was(&mut self) {
+        self.written.fill(false);
     }
 
     /// Does what an entry of the log did.
@@ -46,10 +54,19 @@ impl Image {
         });
     }
 
-    /// Each piece that was written, with where it belongs.
+    /// Everything that was written, with where it belongs, in pieces.
     pub(super) fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let pieces = self.bytes.chunks(PIECE_BYTES).zip(&self.written).enumerate();
-        pieces.filter(|(_, (_, written))| **written).map(|(n, (piece, _))| ((n * PIECE_BYTES) as u64, piece))
+        let runs = self.written.chunk_by(|a, b| a == b).scan(0, |page, run| {
+            let first = *page;
+            *page += run.len();
+            Some((first, run))
+        });
+        runs.filter(|(_, run)| run[0]).flat_map(|(first, run)| {
+            let start = first * PAGE_BYTES;
+            let end = self.bytes.len().min(start + run.len() * PAGE_BYTES);
+            let pieces = self.bytes[start..end].chunks(PIECE_PAGES * PAGE_BYTES).enumerate();
+            pieces.map(move |(n, piece)| ((start + n * PIECE_PAGES * PAGE_BYTES) as u64, piece))
+        })
     }
 
     /// Writes it into a new file.

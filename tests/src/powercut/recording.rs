@@ -121,7 +121,11 @@ impl Recording {
             }
             violations
         });
-        let mut boundaries: Vec<usize> = cuts.iter().map(|cut| cut.flushed(self.log.entries())).collect();
+        let entries = self.log.entries();
+        let mut boundaries: Vec<usize> = cuts.iter().map(|cut| cut.flushed(entries)).collect();
+        // Before the first there is none.
+        boundaries.retain(|boundary| entries[*boundary].flush);
+        boundaries.sort_unstable();
         boundaries.dedup();
         let all = self.boundaries(Position(0)..self.end()).len();
         Checked { images: cuts.len(), boundaries: (boundaries.len(), all), violations, took: began.elapsed() }
@@ -200,7 +204,7 @@ impl Checked {
 
 impl fmt::Display for Checked {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN_MAX: usize = 40;
+        const SHOWN_MAX: usize = 10;
         let Self { images, boundaries: (at, of), violations, took } = self;
         write!(
             out,
@@ -210,6 +214,9 @@ impl fmt::Display for Checked {
         write!(out, ", {} violations", violations.len())?;
         for Violation { cut, what } in violations.iter().take(SHOWN_MAX) {
             write!(out, "\n  {cut:?}: {what}")?;
+        }
+        if violations.len() > SHOWN_MAX {
+            write!(out, "\n  and {} more", violations.len() - SHOWN_MAX)?;
         }
         Ok(())
     }
