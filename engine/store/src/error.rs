@@ -309,4 +309,26 @@ mod tests {
         assert_eq!(texts.len(), faults.len());
         assert!(texts.iter().all(|text| text.starts_with("a\\x1b[2J: ")), "{texts:?}");
     }
+
+    #[test]
+    fn b4_what_passes_with_room_and_what_with_another_try_is_told_apart() {
+        let path = SafePath::parse(b"a").expect("safe");
+        let error = |errno: Errno| FileError::from_io(&path, errno.into());
+        for (errno, no_space, io) in [
+            (Errno::NOSPC, true, false),
+            (Errno::DQUOT, true, false),
+            (Errno::ROFS, false, false),
+            (Errno::FBIG, false, false),
+            (Errno::ACCESS, false, false),
+            (Errno::IO, false, true),
+            (Errno::MFILE, false, true),
+            (Errno::INVAL, false, false),
+        ] {
+            assert_eq!((error(errno).is_no_space(), error(errno).is_io()), (no_space, io), "{errno}");
+        }
+        assert!(FileError::NoInodes { path: path.clone() }.is_no_space());
+        assert!(FileError::NotSynced { path: path.clone(), source: Errno::IO.into() }.is_io());
+        assert!(FileError::from_io(&path, io::ErrorKind::WriteZero.into()).is_io());
+        assert!(!FileError::Changed { path }.is_io());
+    }
 }

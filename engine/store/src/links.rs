@@ -4,6 +4,7 @@
 //! Never resolves the target of a symbolic link: it is a string to be stored.
 
 use crate::error::FileError;
+use crate::faults::{Op, guard};
 use crate::limits::REPLACE_TRIES_MAX;
 use crate::metadata;
 use crate::publish::Expected;
@@ -16,6 +17,7 @@ use sealift_proto::digest::{BlockHash, BlockInput, HashAlgorithm, hash_blocks};
 use sealift_proto::limits;
 use sealift_proto::path::SafePath;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What became of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +49,16 @@ impl Replica {
     pub fn make_directory(&self, path: &SafePath) -> Result<MadeDirectory, FileError> {
         let (parent, name) = self.parent(path)?;
         for _ in 0..REPLACE_TRIES_MAX {
-            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+            match guard(Op::Mkdir, || rustix::fs::mkdirat(&parent, name, Mode::RWXU)) {
                 Ok(()) => return Ok(MadeDirectory::Created),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Err(FileError::NoParent { path: path.clone() }),
-                Err(error) => return Err(FileError::from_io(path, error.into())),
+                Err(error) => return Err(FileError::from_io_in(path, error.into(), parent.as_fd())),
             }
             match metadata::make_usable(self, path) {
                 Ok(mode) => return Ok(MadeDirectory::Existed { mode }),
                 Err(error) if is_not_a_directory(&error) => {
-                    match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+                    match guard(Op::Unlink, || rustix::fs::unlinkat(&parent, name, AtFlags::empty())) {
                         // EISDIR: it has become a directory meanwhile.
                         Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
                         Err(error) => return Err(FileError::from_io(path, error.into())),
@@ -91,19 +93,17 @@ impl Replica {
             let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             if stat::kind(&stat) == FileType::Symlink {
                 if stat::mtime(&stat) != mtime {
-                    let times = mtime.as_mtime();
-                    rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-                        .map_err(failed)?;
+                    set_link_mtime(parent.as_fd(), name, mtime).map_err(failed)?;
                 }
                 return Ok(Linked::Unchanged);
             }
         }
         let mut staged = self.staging().fresh_name("link");
         let staging = self.staging().dir();
-        rustix::fs::symlinkat(target, staging, staged.as_str()).map_err(failed)?;
+        guard(Op::Symlink, || rustix::fs::symlinkat(target, staging, staged.as_str()))
+            .map_err(|error| FileError::from_io_in(path, error.into(), staging))?;
         staged.created();
-        rustix::fs::utimensat(staging, staged.as_str(), &mtime.as_mtime(), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed)?;
+        set_link_mtime(staging, staged.as_str().as_bytes(), mtime).map_err(failed)?;
         staged.put_in_place(path, &parent, name, &Expected::Anything)?;
         Ok(Linked::Created)
     }
@@ -126,7 +126,9 @@ impl Replica {
         let mut staged = self.staging().fresh_name("hard");
         let staging = self.staging().dir();
         // Without AT_SYMLINK_FOLLOW a link that was swapped in is itself linked, which is then noticed.
-        rustix::fs::linkat(&target_parent, target_name, staging, staged.as_str(), AtFlags::empty())
+        let link =
+            || rustix::fs::linkat(&target_parent, target_name, staging, staged.as_str(), AtFlags::empty());
+        guard(Op::Link, link)
             .map_err(|error| if error == Errno::NOENT { changed() } else { failed(error) })?;
         staged.created();
         let linked =
@@ -143,6 +145,11 @@ impl Replica {
     fn parent<'p>(&self, path: &'p SafePath) -> Result<(ParentDir, &'p [u8]), FileError> {
         self.root().parent_of(path).map_err(|error| FileError::from_parent(path, error))
     }
+}
+
+fn set_link_mtime(dir: BorrowedFd<'_>, name: &[u8], mtime: Timestamp) -> rustix::io::Result<()> {
+    let times = mtime.as_mtime();
+    guard(Op::Utimens, || rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// What is remembered of where a symbolic link points: the first eight bytes of the target's BLAKE3 hash.

@@ -9,14 +9,14 @@
 //! Integers are little-endian. Written as `.sealift/manifest.new` and renamed when it is whole and synced, so that there
 //! is the old one or the new one. Never checks a segment: it is signed, and whoever reads it back verifies it again.
 
+use crate::faults::{self, Op, guard};
 use crate::limits::MANIFEST_FILE_SEGMENTS_MAX;
-use crate::replica::{Replica, is_named, open_own, remove};
+use crate::replica::{Replica, is_named, open_own, remove, sync_directory};
 use rustix::fs::{AtFlags, OFlags};
 use sealift_proto::limits::SEGMENT_BYTES_MAX;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const NAME: &str = "manifest";
@@ -46,7 +46,7 @@ impl Replica {
         let mut header = [0; HEADER_BYTES];
         header[..4].copy_from_slice(&MAGIC);
         header[4..].copy_from_slice(&VERSION.to_le_bytes());
-        spool.file.write_all_at(&header, 0)?;
+        faults::write_all_at(&spool.file, &header, 0)?;
         Ok(spool)
     }
 
@@ -93,7 +93,7 @@ impl ManifestSpool {
         let mut bytes = Vec::with_capacity(prefix.len() + segment.len());
         bytes.extend_from_slice(&prefix);
         bytes.extend_from_slice(segment);
-        self.file.write_all_at(&bytes, self.end)?;
+        faults::write_all_at(&self.file, &bytes, self.end)?;
         self.starts.push(self.end);
         self.end += bytes.len() as u64;
         Ok(())
@@ -109,7 +109,7 @@ impl ManifestSpool {
         let begin = start + PREFIX_BYTES as u64;
         let bytes = usize::try_from(next - begin).expect("as long as a segment");
         let mut segment = vec![0; bytes];
-        self.file.read_exact_at(&mut segment, begin)?;
+        faults::read_exact_at(&self.file, &mut segment, begin)?;
         Ok(Some(segment))
     }
 
@@ -131,14 +131,14 @@ impl ManifestSpool {
     /// What the file system says. If it is the last step that failed it may be in its place and not durable.
     pub fn commit(mut self) -> io::Result<()> {
         // An append that failed may have left something behind the end.
-        self.file.set_len(self.end)?;
-        self.file.sync_all()?;
+        guard(Op::Allocate, || self.file.set_len(self.end))?;
+        guard(Op::Sync, || self.file.sync_all())?;
         if !is_named(self.own.as_fd(), NAME_NEW.as_bytes(), self.file.as_fd())? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "another manifest was begun meanwhile"));
         }
-        rustix::fs::renameat(&self.own, NAME_NEW, &self.own, NAME)?;
+        guard(Op::Rename, || rustix::fs::renameat(&self.own, NAME_NEW, &self.own, NAME))?;
         self.committed = true;
-        Ok(rustix::fs::fsync(&self.own)?)
+        sync_directory(self.own.as_fd())
     }
 }
 
@@ -239,4 +239,109 @@ fn damaged(text: &'static str) -> io::Error {
 
 fn cut_off() -> io::Error {
     damaged(".sealift/manifest is cut off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::ReplicaId;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn open(dir: &Path) -> Replica {
+        Replica::open(dir, ReplicaId([7; 16])).unwrap()
+    }
+
+    fn segments(dir: &Path) -> Option<Vec<Vec<u8>>> {
+        Some(ManifestReader::open(dir).unwrap()?.map(Result::unwrap).collect())
+    }
+
+    #[test]
+    fn what_is_committed_takes_the_place_of_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(ManifestReader::open(&dir.path().join("none")).unwrap().is_none());
+        assert!(segments(dir.path()).is_none());
+        let replica = open(dir.path());
+        assert!(replica.manifest().unwrap().is_none());
+        let first = [vec![1; 160], vec![2; SEGMENT_BYTES_MAX], vec![3]];
+        let mut spool = replica.new_manifest().unwrap();
+        assert!(spool.is_empty());
+        for (i, segment) in first.iter().enumerate() {
+            spool.append(segment).unwrap();
+            assert_eq!(spool.len(), i + 1);
+        }
+        assert!(spool.append(&[]).is_err());
+        assert!(spool.append(&vec![0; SEGMENT_BYTES_MAX + 1]).is_err());
+        for (i, segment) in first.iter().enumerate() {
+            assert_eq!(spool.segment(i).unwrap().as_ref(), Some(segment));
+        }
+        assert_eq!(spool.segment(3).unwrap(), None);
+        assert!(segments(dir.path()).is_none(), "not yet");
+        spool.commit().unwrap();
+        assert_eq!(segments(dir.path()).unwrap(), first);
+        // One that is given up, one that is overtaken, one that is committed.
+        let mut given_up = replica.new_manifest().unwrap();
+        given_up.append(b"given up").unwrap();
+        drop(given_up);
+        assert!(!dir.path().join(".sealift/manifest.new").exists());
+        let mut overtaken = replica.new_manifest().unwrap();
+        overtaken.append(b"overtaken").unwrap();
+        let mut second = replica.new_manifest().unwrap();
+        second.append(b"second").unwrap();
+        assert_eq!(overtaken.segment(0).unwrap().unwrap(), b"overtaken");
+        assert!(overtaken.commit().is_err());
+        assert_eq!(segments(dir.path()).unwrap(), first);
+        second.commit().unwrap();
+        replica.close().unwrap();
+        assert_eq!(segments(dir.path()).unwrap(), [b"second"]);
+        assert_eq!(replica.manifest().unwrap().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn b11_torn_or_damaged_files_are_refused_and_nothing_of_a_claimed_size_is_allocated() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(dir.path());
+        let mut spool = replica.new_manifest().unwrap();
+        for segment in [&[1; 100][..], &[2; 200]] {
+            spool.append(segment).unwrap();
+        }
+        spool.commit().unwrap();
+        let file = dir.path().join(".sealift/manifest");
+        let whole = fs::read(&file).unwrap();
+        assert_eq!(&whole[..12], b"SLMF\x01\0\0\0\x64\0\0\0");
+        for cut in 0..whole.len() {
+            fs::write(&file, &whole[..cut]).unwrap();
+            match ManifestReader::open(dir.path()) {
+                Err(error) => {
+                    assert!(cut < HEADER_BYTES);
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                }
+                Ok(reader) => {
+                    let found: Vec<_> = reader.unwrap().collect();
+                    let right = found.iter().take_while(|segment| segment.is_ok()).count();
+                    // An end between segments is for the manifest's own End to find.
+                    let between = cut == HEADER_BYTES || cut == HEADER_BYTES + 104;
+                    assert_eq!(right, usize::from(cut >= HEADER_BYTES + 104), "{cut}");
+                    assert_eq!(found.len(), right + usize::from(!between), "it ends after an error");
+                }
+            }
+        }
+        for length in [0, 1 + u32::try_from(SEGMENT_BYTES_MAX).unwrap(), u32::MAX] {
+            let mut bytes = whole.clone();
+            bytes[8..12].copy_from_slice(&length.to_le_bytes());
+            fs::write(&file, &bytes).unwrap();
+            let mut reader = ManifestReader::open(dir.path()).unwrap().unwrap();
+            assert_eq!(reader.next().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert!(reader.next().is_none());
+        }
+        for (at, byte) in [(0, b'X'), (4, 2), (7, 1)] {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            fs::write(&file, &bytes).unwrap();
+            assert!(ManifestReader::open(dir.path()).is_err());
+        }
+        fs::rename(&file, dir.path().join("elsewhere")).unwrap();
+        symlink("../elsewhere", &file).unwrap();
+        assert!(ManifestReader::open(dir.path()).is_err(), "links are not followed");
+    }
 }

@@ -4,6 +4,7 @@
 //! anything.
 
 use crate::error::FileError;
+use crate::faults::{Op, guard};
 use crate::replica::Replica;
 use crate::root::DIRECTORY;
 use crate::stat::{self, FileStat, PERMISSION_BITS, Timestamp};
@@ -15,8 +16,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Sets mode and mtime of an open file. The mode first: it is the mtime that shows whether all was done.
 pub(crate) fn apply(fd: impl AsFd, mode: u32, mtime: Timestamp) -> io::Result<()> {
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & PERMISSION_BITS))?;
-    Ok(rustix::fs::futimens(&fd, &mtime.as_mtime())?)
+    let mode = Mode::from_raw_mode(mode & PERMISSION_BITS);
+    guard(Op::Chmod, || rustix::fs::fchmod(&fd, mode))?;
+    Ok(guard(Op::Utimens, || rustix::fs::futimens(&fd, &mtime.as_mtime()))?)
 }
 
 /// What mode and mtime are set through: a descriptor, opened in whichever way the permissions allow.
@@ -57,18 +59,18 @@ impl Handle {
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         let mode = Mode::from_raw_mode(mode & PERMISSION_BITS);
-        Ok(match self {
+        Ok(guard(Op::Chmod, || match self {
             Self::Open(fd) => rustix::fs::fchmod(fd, mode),
             Self::Path(fd) => rustix::fs::chmod(Self::proc_name(fd), mode),
-        }?)
+        })?)
     }
 
     fn set_mtime(&self, mtime: Timestamp) -> io::Result<()> {
         let times = mtime.as_mtime();
-        Ok(match self {
+        Ok(guard(Op::Utimens, || match self {
             Self::Open(fd) => rustix::fs::futimens(fd, &times),
             Self::Path(fd) => rustix::fs::utimensat(CWD, Self::proc_name(fd), &times, AtFlags::empty()),
-        }?)
+        })?)
     }
 
     /// Sets what differs.

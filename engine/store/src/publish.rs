@@ -6,6 +6,7 @@
 //! from staging and must be written anew.
 
 use crate::error::FileError;
+use crate::faults::{Op, guard};
 use crate::limits::{SYNC_EACH_DIRECTORIES_MAX, SYNC_EACH_FILES_MAX};
 use crate::metadata;
 use crate::replica::Replica;
@@ -81,7 +82,7 @@ impl Ready {
     /// If it cannot be opened, or the disk did not take it.
     pub fn open_from_disk(&self) -> io::Result<File> {
         let file = File::from(self.staged.reopen()?);
-        file.sync_data()?;
+        guard(Op::Sync, || file.sync_data())?;
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(file)
     }
@@ -205,7 +206,7 @@ impl Replica {
                 continue;
             }
             // After a sync of the file system this costs little, and tells the errors of this very file.
-            let own = ready.staged.open_file().map_or(Ok(()), |file| file.sync_all());
+            let own = ready.staged.open_file().map_or(Ok(()), |file| guard(Op::Sync, || file.sync_all()));
             let failed = match (&synced, own) {
                 (Err(error), _) => Some(again(error)),
                 (Ok(()), Err(error)) => Some(error),
@@ -233,7 +234,7 @@ impl Replica {
         match touched {
             Touched::Few(directories) => {
                 for (parent, files) in directories.into_values() {
-                    if let Err(error) = rustix::fs::fsync(&parent) {
+                    if let Err(error) = guard(Op::Sync, || rustix::fs::fsync(&parent)) {
                         files.into_iter().for_each(|index| fail(index, &error.into()));
                     }
                 }
@@ -300,11 +301,21 @@ mod tests {
             let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
             let names = ["empty", "link", "new", "old"];
             let batch = names.map(|name| ready(&replica, name, name)).into();
-            for result in replica.publish(batch, durability) {
-                result.unwrap();
-            }
-            for name in names {
+            let results = replica.publish(batch, durability);
+            for (name, result) in names.into_iter().zip(results) {
                 let stat = fs::symlink_metadata(dir.path().join(name)).unwrap();
+                let told = result.unwrap();
+                assert_eq!(
+                    (told.inode, told.size_bytes, told.mode, told.mtime, told.ctime, told.links),
+                    (
+                        stat.ino(),
+                        stat.len(),
+                        0o4751,
+                        TIME,
+                        Timestamp { seconds: stat.ctime(), nanos: stat.ctime_nsec().try_into().unwrap() },
+                        1
+                    )
+                );
                 assert!(stat.is_file());
                 assert_eq!(stat.mode() & 0o7777, 0o4751);
                 assert_eq!((stat.mtime(), stat.mtime_nsec()), (TIME.seconds, TIME.nanos.into()));
@@ -348,6 +359,69 @@ mod tests {
             result.unwrap();
         }
         assert!((0..SYNC_EACH_DIRECTORIES_MAX + 2).all(|i| dir.path().join(format!("d{i}/f")).is_file()));
+    }
+
+    #[test]
+    fn b13_only_what_is_expected_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
+        let stat = |name: &str| FileStat::of(&fs::File::open(dir.path().join(name)).unwrap()).unwrap();
+        let content = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        for name in ["same", "edited", "replaced", "there"] {
+            fs::write(dir.path().join(name), "old").unwrap();
+        }
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        symlink("there", dir.path().join("link")).unwrap();
+        let [same, edited, replaced] = ["same", "edited", "replaced"].map(stat);
+        let edit = fs::OpenOptions::new().write(true).open(dir.path().join("edited")).unwrap();
+        edit.write_all_at(b"edi", 0).unwrap();
+        edit.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        fs::rename(dir.path().join("replaced"), dir.path().join("moved")).unwrap();
+        fs::write(dir.path().join("replaced"), "local").unwrap();
+        let cases = [
+            ("dir", Expected::Missing, "", false),
+            ("dir", Expected::Version(same), "", false),
+            ("edited", Expected::Version(edited), "edi", false),
+            ("gone", Expected::Version(same), "", false),
+            ("link", Expected::Missing, "old", false),
+            ("link", Expected::Version(same), "old", false),
+            ("new", Expected::Missing, "new", true),
+            ("replaced", Expected::Version(replaced), "local", false),
+            ("there", Expected::Missing, "old", false),
+            ("same", Expected::Version(same), "new", true),
+        ];
+        let batch = cases.map(|(name, expected, ..)| ready(&replica, name, "new").expect(expected)).into();
+        let results = replica.publish(batch, Durability::Synced);
+        for ((name, expected, text, is_ok), result) in cases.into_iter().zip(results) {
+            assert_eq!(result.is_ok(), is_ok, "{name} {expected:?}");
+            assert!(is_ok || matches!(result, Err(FileError::Changed { .. })), "{name}: {result:?}");
+            if !text.is_empty() {
+                assert_eq!(content(name), text, "{name} {expected:?}");
+            }
+        }
+        assert!(dir.path().join("dir").is_dir() && !dir.path().join("gone").exists());
+        assert_eq!(staged_names(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_kept_file_that_cannot_be_placed_stays_unless_the_disk_did_not_take_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
+        let kept = |name| {
+            let mut ready = ready(&replica, name, "x");
+            ready.staged.keep();
+            ready
+        };
+        let results = replica.publish(vec![kept("missing/x")], Durability::Synced);
+        assert!(matches!(results[0], Err(FileError::NoParent { .. })));
+        assert_eq!(staged_names(dir.path()), 1);
+        replica.clear_staging(&Default::default()).unwrap();
+        assert_eq!(staged_names(dir.path()), 1, "it is this run's");
+        let ready = kept("y");
+        replica.staging().count_failed_sync();
+        let results = replica.publish(vec![ready], Durability::Synced);
+        assert!(matches!(results[0], Err(FileError::NotSynced { .. })));
+        assert_eq!(staged_names(dir.path()), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Never verifies content: what is handed in is taken for verified.
 
 use crate::error::{FileError, ReplicaError};
+use crate::faults::{self, Op, guard};
 use crate::limits::DIRECTORY_READ_BYTES;
 use crate::manifest_file;
 use crate::root::{DIRECTORY, ParentDir, Parents, Root, openat2};
@@ -21,7 +22,7 @@ use sealift_proto::path::{RESERVED_NAME, SafePath};
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -269,7 +270,7 @@ impl Replica {
     pub fn clone_from(&self, staged: &StagedFile, from: &File) -> io::Result<bool> {
         let file = staged.file();
         let size_bytes = FileStat::of(file)?.size_bytes;
-        match rustix::fs::ioctl_ficlone(file, from) {
+        match guard(Op::Clone, || rustix::fs::ioctl_ficlone(file, from)) {
             Ok(()) => {
                 rustix::fs::ftruncate(file, size_bytes)?;
                 Ok(true)
@@ -308,7 +309,7 @@ impl Replica {
     /// Those of `openat2`; `InvalidInput` if it is not a regular file.
     pub fn open_existing(&self, path: &SafePath) -> io::Result<(File, FileStat)> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = self.root.open_beneath(path, flags)?;
+        let fd = guard(Op::Open, || self.root.open_beneath(path, flags))?;
         let stat = rustix::fs::fstat(&fd)?;
         if stat::kind(&stat) != FileType::RegularFile {
             return Err(not_regular());
@@ -367,7 +368,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn make_destination(dest: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         dest.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    std::fs::create_dir_all(dest)?;
+    guard(Op::Mkdir, || std::fs::create_dir_all(dest))?;
     for made in missing {
         let above = match made.parent() {
             Some(above) if !above.as_os_str().is_empty() => above,
@@ -376,19 +377,20 @@ fn make_destination(dest: &Path) -> io::Result<()> {
         match File::open(above) {
             Ok(above) => sync_directory(above.as_fd())?,
             // We may create there and not read: then all of the file system, by the descriptor that can be had.
-            Err(_) => rustix::fs::syncfs(File::open(dest)?)?,
+            Err(_) => guard(Op::SyncAll, || Ok(rustix::fs::syncfs(File::open(dest)?)?))
+                .map_err(|error: io::Error| error)?,
         }
     }
     Ok(())
 }
 
-fn sync_directory(dir: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rustix::fs::fsync(dir)?)
+pub(crate) fn sync_directory(dir: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(guard(Op::Sync, || rustix::fs::fsync(dir))?)
 }
 
 /// Opens a directory of ours, 0700, making it if it is missing.
 fn make_own_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+    match guard(Op::Mkdir, || rustix::fs::mkdirat(parent, name, Mode::RWXU)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
@@ -400,8 +402,12 @@ fn make_own_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd
 /// Opens a file of ours in `.sealift`; a new one has 0600.
 pub(crate) fn open_own(own: BorrowedFd<'_>, name: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
-    let fd = openat2(own, name.as_bytes(), flags, mode)?;
+    let (op, mode) = if flags.contains(OFlags::CREATE) {
+        (Op::Create, Mode::RUSR | Mode::WUSR)
+    } else {
+        (Op::Open, Mode::empty())
+    };
+    let fd = guard(op, || openat2(own, name.as_bytes(), flags, mode))?;
     if stat::kind(&rustix::fs::fstat(&fd)?) != FileType::RegularFile {
         return Err(not_regular());
     }
@@ -422,10 +428,10 @@ fn read_marker(own: BorrowedFd<'_>) -> io::Result<Option<ReplicaId>> {
 
 /// Writes the marker as a whole. The name is durable once the directory is synced.
 fn write_marker(own: BorrowedFd<'_>, id: ReplicaId) -> io::Result<()> {
-    let mut file = open_own(own, MARKER_NEW, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
-    file.write_all(format!("{id}\n").as_bytes())?;
-    file.sync_all()?;
-    Ok(rustix::fs::renameat(own, MARKER_NEW, own, MARKER)?)
+    let file = open_own(own, MARKER_NEW, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+    faults::write_all_at(&file, format!("{id}\n").as_bytes(), 0)?;
+    guard(Op::Sync, || file.sync_all())?;
+    Ok(guard(Op::Rename, || rustix::fs::renameat(own, MARKER_NEW, own, MARKER))?)
 }
 
 /// Whether `name` in `parent` is what `fd` has open.
@@ -467,7 +473,7 @@ fn clear(dir: BorrowedFd<'_>, stays: impl Fn(&str) -> bool) -> io::Result<()> {
 
 /// Removes a name, which may be gone already.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, flags) {
+    match guard(Op::Unlink, || rustix::fs::unlinkat(parent, name, flags)) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -525,6 +531,77 @@ mod tests {
         assert_eq!(names(".sealift"), set(&["id", "lock"]));
         replica.close().unwrap();
         replica.clear_staging(&HashSet::new()).unwrap();
+    }
+
+    #[test]
+    fn b14_a_replica_is_known_by_its_marker_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("new/dest");
+        assert_eq!(Replica::marker(&dest).unwrap(), None);
+        fs::create_dir_all(&dest).unwrap();
+        assert_eq!(Replica::marker(&dest).unwrap(), None, "as of a mount point on which nothing is mounted");
+        assert_eq!(fs::read_dir(&dest).unwrap().count(), 0, "only looked at");
+        let replica = Replica::open(&dest, ID).unwrap();
+        assert_eq!(replica.id(), ID);
+        assert_eq!(Replica::marker(&dest).unwrap(), Some(ID), "for that nobody needs the lock");
+        replica.close().unwrap();
+        drop(replica);
+        let text = fs::read(dest.join(".sealift/id")).unwrap();
+        assert_eq!(text, format!("{}\n", "07".repeat(16)).as_bytes());
+        assert_eq!(Replica::open(&dest, ReplicaId([8; 16])).unwrap().id(), ID, "the first one stays");
+    }
+
+    #[test]
+    fn b14_a_damaged_marker_is_neither_believed_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Replica::open(dir.path(), ID).unwrap());
+        let marker = dir.path().join(".sealift/id");
+        let good = fs::read_to_string(&marker).unwrap();
+        let with_capital = format!("{}A7\n", &good[..30]);
+        for bad in ["", "\n", &good[..32], &format!("{good}\n"), &good.repeat(1 << 15), &with_capital] {
+            fs::write(&marker, bad).unwrap();
+            assert_eq!(Replica::marker(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let error = Replica::open(dir.path(), ID).unwrap_err();
+            assert!(matches!(error, ReplicaError::Marker { .. }), "{error}");
+            assert_eq!(fs::read_to_string(&marker).unwrap(), bad);
+        }
+        fs::remove_file(&marker).unwrap();
+        fs::write(dir.path().join("other"), &good).unwrap();
+        symlink("../other", &marker).unwrap();
+        assert!(Replica::marker(dir.path()).is_err());
+        assert!(Replica::open(dir.path(), ID).is_err());
+        fs::remove_file(&marker).unwrap();
+        fs::create_dir(&marker).unwrap();
+        assert!(Replica::marker(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_receiver_that_still_holds_a_staged_file_keeps_others_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), ID).unwrap();
+        let held = replica.create_staged(FileId(1), &path("x"), 10, Allocation::Sparse).unwrap();
+        drop(replica);
+        assert!(matches!(Replica::open(dir.path(), ID), Err(ReplicaError::Locked { .. })));
+        drop(held);
+        Replica::open(dir.path(), ID).unwrap();
+    }
+
+    #[test]
+    fn blocks_are_shared_where_the_file_system_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), ID).unwrap();
+        fs::write(dir.path().join("old"), [7; 8192]).unwrap();
+        let (old, _) = replica.open_existing(&path("old")).unwrap();
+        let staged = replica.create_staged(FileId(1), &path("new"), 8192, Allocation::Sparse).unwrap();
+        let shared = Replica::clone_from(&replica, &staged, &old).unwrap();
+        eprintln!("reflink: {shared}");
+        let mut content = vec![1; 8192];
+        faults::read_exact_at(staged.file(), &mut content, 0).unwrap();
+        assert!(content.iter().all(|&byte| byte == if shared { 7 } else { 0 }));
+        assert_eq!(FileStat::of(staged.file()).unwrap().size_bytes, 8192);
+        let (reader, _writer) = io::pipe().unwrap();
+        let pipe = File::from(OwnedFd::from(reader));
+        assert!(!Replica::clone_from(&replica, &staged, &pipe).unwrap_or(false));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Owns the choice between the two, made once by a probe, and the thread's beginning and end. Never shares a ring
 //! between threads.
 
+use crate::faults;
 use crate::ring::pool::{BufferPool, PoolBuf, PoolConfig};
 use crate::ring::uring::{self, RingFile, RingIo};
 use crate::workers::IoWorkers;
@@ -11,7 +12,6 @@ use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -228,7 +228,7 @@ impl BlockIo {
         let file = Arc::clone(&file.file);
         self.blocking(move || {
             let mut buf = buf;
-            let result = file.read_exact_at(buf.spare_mut(len), offset);
+            let result = faults::read_exact_at(&file, buf.spare_mut(len), offset);
             if result.is_ok() {
                 buf.advance(len);
             }
@@ -261,7 +261,7 @@ impl BlockIo {
             return ring.write_all_at(file, offset, buf, range).await;
         }
         let file = Arc::clone(&file.file);
-        self.blocking(move || (file.write_all_at(&buf.as_slice()[range], offset), buf)).await
+        self.blocking(move || (faults::write_all_at(&file, &buf.as_slice()[range], offset), buf)).await
     }
 
     /// Runs a blocking function on the process's I/O workers. Once queued it runs even if the future is dropped.

@@ -5,6 +5,7 @@
 //! while it was read (hazard B12).
 
 use crate::error::FileError;
+use crate::faults::{self, Op, guard};
 use crate::limits::READ_SMALL_BYTES_MAX;
 use crate::metadata;
 use crate::publish::Ready;
@@ -18,7 +19,6 @@ use sealift_proto::path::SafePath;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 /// A small file to be read whole.
 #[derive(Clone, Debug)]
@@ -88,10 +88,11 @@ fn read_one(
     headroom_bytes: usize,
     buf: &mut PoolBuf,
 ) -> Result<SmallReadOk, SmallFailure> {
-    let (file, stat) = source.open_file(&wanted.path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => SmallFailure::NotRegular,
-        _ => SmallFailure::Io(error),
-    })?;
+    let (file, stat) =
+        guard(Op::Open, || source.open_file(&wanted.path)).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => SmallFailure::NotRegular,
+            _ => SmallFailure::Io(error),
+        })?;
     if wanted.expected.is_some_and(|expected| !expected.same_version(&stat)) {
         return Err(SmallFailure::Changed);
     }
@@ -112,7 +113,7 @@ fn read_one(
 }
 
 fn read_whole(file: &File, buf: &mut PoolBuf, bytes: usize) -> Result<(), SmallFailure> {
-    match file.read_exact_at(buf.spare_mut(bytes), 0) {
+    match faults::read_exact_at(file, buf.spare_mut(bytes), 0) {
         Ok(()) => {
             buf.advance(bytes);
             Ok(())
@@ -153,9 +154,7 @@ impl Replica {
                 let content = &buf.as_slice()[file.content];
                 let mut staged =
                     StagedFile::create(self.staging(), file.id, &file.path, 0, Allocation::Sparse)?;
-                staged
-                    .file()
-                    .write_all_at(content, 0)
+                faults::write_all_at(staged.file(), content, 0)
                     .and_then(|()| metadata::apply(staged.file(), file.mode, file.mtime))
                     .map_err(|error| FileError::from_io(&file.path, error))?;
                 staged.close().map_err(|error| FileError::from_io(&file.path, error))?;

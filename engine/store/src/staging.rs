@@ -5,6 +5,7 @@
 //! Also owns the memory of failed syncs, so that none is believed to be repaired by a later one that succeeds.
 
 use crate::error::FileError;
+use crate::faults::{Op, guard};
 use crate::limits::{REPLACE_TRIES_MAX, STAGED_NAME_BYTES_MAX};
 use crate::publish::Expected;
 use crate::root::{ParentDir, openat2};
@@ -98,7 +99,7 @@ impl Staging {
     /// before anything was written, so it hears of all of them (from Linux 5.8).
     pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        rustix::fs::syncfs(&self.dir).map_err(|error| {
+        guard(Op::SyncAll, || rustix::fs::syncfs(&self.dir)).map_err(|error| {
             self.count_failed_sync();
             error.into()
         })
@@ -115,7 +116,7 @@ impl Staging {
 
     /// Syncs what was written to `file`, and believes it only if no sync failed since the file was begun.
     pub(crate) fn sync_data(&self, file: &Arc<File>) -> io::Result<()> {
-        file.sync_data().inspect_err(|_| self.count_failed_sync())?;
+        guard(Op::Sync, || file.sync_data()).inspect_err(|_| self.count_failed_sync())?;
         self.believe(file)
     }
 
@@ -128,7 +129,7 @@ impl Staging {
     /// Makes the names of the files that were begun durable.
     pub(crate) fn sync_names(&self) -> io::Result<()> {
         if self.names_unsynced.swap(false, Ordering::SeqCst) {
-            rustix::fs::fsync(&self.dir).inspect_err(|_| {
+            guard(Op::Sync, || rustix::fs::fsync(&self.dir)).inspect_err(|_| {
                 self.names_unsynced.store(true, Ordering::SeqCst);
                 self.count_failed_sync();
             })?;
@@ -191,7 +192,7 @@ impl StagedName {
             {
                 return Err(changed());
             }
-            match self.rename(parent, name, expected) {
+            match guard(Op::Rename, || self.rename(parent, name, expected)) {
                 Ok(()) => {
                     self.exists = false;
                     if self.kept {
@@ -200,14 +201,16 @@ impl StagedName {
                     return Ok(());
                 }
                 Err(Errno::EXIST | Errno::ISDIR) if *expected != Expected::Anything => return Err(changed()),
-                Err(Errno::ISDIR) => match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                    // ENOTDIR, ENOENT: it was replaced meanwhile.
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
-                    Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
-                        return Err(FileError::DirectoryInTheWay { path: path.clone() });
+                Err(Errno::ISDIR) => {
+                    match guard(Op::Unlink, || rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
+                        // ENOTDIR, ENOENT: it was replaced meanwhile.
+                        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
+                            return Err(FileError::DirectoryInTheWay { path: path.clone() });
+                        }
+                        Err(error) => return Err(FileError::from_io(path, error.into())),
                     }
-                    Err(error) => return Err(FileError::from_io(path, error.into())),
-                },
+                }
                 // The parent was removed after it was opened.
                 Err(Errno::NOENT) => return Err(FileError::NoParent { path: path.clone() }),
                 Err(error) => return Err(FileError::from_io_in(path, error.into(), self.staging.dir())),
@@ -249,7 +252,8 @@ fn is_version(parent: &ParentDir, name: &[u8], version: &FileStat) -> rustix::io
 impl Drop for StagedName {
     fn drop(&mut self) {
         if self.exists && !self.kept {
-            let _ = rustix::fs::unlinkat(self.staging.dir(), &self.name, AtFlags::empty());
+            let unlink = || rustix::fs::unlinkat(self.staging.dir(), &self.name, AtFlags::empty());
+            let _ = guard(Op::Unlink, unlink);
         }
     }
 }
@@ -281,10 +285,10 @@ impl StagedFile {
         let sync_failures = staging.sync_failures();
         let mut name = staging.fresh_name(id);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat2(staging.dir(), name.as_str().as_bytes(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(failed)?;
+        let create = || openat2(staging.dir(), name.as_str().as_bytes(), flags, Mode::RUSR | Mode::WUSR);
+        let file = guard(Op::Create, create).map_err(failed)?;
         name.created();
-        allocate(&file, size_bytes, allocation).map_err(failed)?;
+        guard(Op::Allocate, || allocate(&file, size_bytes, allocation)).map_err(failed)?;
         let file = Some(Arc::new(File::from(file)));
         Ok(Self { file, inode: None, name, sync_failures, address: None })
     }
@@ -301,7 +305,9 @@ impl StagedFile {
             return Ok(None);
         }
         let sync_failures = staging.sync_failures();
-        let Some(file) = open_kept(staging.dir(), name, size_bytes, inode)? else { return Ok(None) };
+        let Some(file) = guard(Op::Open, || open_kept(staging.dir(), name, size_bytes, inode))? else {
+            return Ok(None);
+        };
         {
             let mut held = staging.held();
             if !held.names.insert(name.into()) {
@@ -483,4 +489,184 @@ fn allocate(file: &OwnedFd, size_bytes: u64, allocation: Allocation) -> io::Resu
         }
     }
     Ok(rustix::fs::ftruncate(file, size_bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::{Durability, Ready};
+    use crate::replica::{Replica, ReplicaId};
+    use crate::stat::Timestamp;
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+    use std::path::{Path, PathBuf};
+
+    const SIZE: u64 = 100_000;
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).expect("safe")
+    }
+
+    fn open(dir: &Path) -> Replica {
+        Replica::open(dir, ReplicaId([7; 16])).unwrap()
+    }
+
+    fn in_staging(dir: &Path, name: &str) -> PathBuf {
+        dir.join(".sealift/staging").join(name)
+    }
+
+    /// A file with a kept beginning, as an interrupted receiver leaves it: its name and inode.
+    fn interrupted(dir: &Path) -> (String, u64) {
+        let replica = open(dir);
+        let mut staged =
+            replica.create_staged(FileId(3), &path("x"), SIZE, Allocation::Preallocated).unwrap();
+        staged.file().write_all_at(b"beginning", 0).unwrap();
+        assert!(replica.sync_staged(&[Arc::clone(staged.file())])[0].is_ok());
+        staged.keep();
+        let inode = FileStat::of(staged.file()).unwrap().inode;
+        let name = staged.name().to_owned();
+        drop(staged);
+        replica.close().unwrap();
+        (name, inode)
+    }
+
+    #[test]
+    fn a_kept_file_is_taken_up_by_the_next_receiver_and_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, inode) = interrupted(dir.path());
+        let replica = open(dir.path());
+        replica.clear_staging(&HashSet::from([name.clone()])).unwrap();
+        let adopt = || replica.adopt_staged(&name, &path("x"), SIZE, inode).unwrap();
+        let staged = adopt().expect("it is there");
+        assert!(adopt().is_none(), "nobody else can have it");
+        assert_eq!(staged.name(), name);
+        drop(staged);
+        let staged = adopt().expect("it is still kept");
+        staged.file().write_all_at(b"end", SIZE - 3).unwrap();
+        let ready = Ready::new(staged, path("x"), 0o640, Timestamp { seconds: 5, nanos: 6 });
+        let stat = replica.publish(vec![ready], Durability::Synced).remove(0).unwrap();
+        assert_eq!(stat.inode, inode);
+        let content = fs::read(dir.path().join("x")).unwrap();
+        assert!(content.starts_with(b"beginning") && content.ends_with(b"end"));
+        assert!(adopt().is_none());
+        replica.close().unwrap();
+        assert!(!dir.path().join(".sealift/staging").exists());
+    }
+
+    #[test]
+    fn b11_what_an_index_says_of_staged_files_is_checked() {
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        fs::write(&victim, vec![1; usize::try_from(SIZE).unwrap()]).unwrap();
+        let before = fs::metadata(&victim).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (name, inode) = interrupted(dir.path());
+        let replica = open(dir.path());
+        let adopt = |name: &str, size, inode| replica.adopt_staged(name, &path("x"), size, inode).unwrap();
+        let at = |name: &str| in_staging(dir.path(), name);
+        assert!(adopt(&name, SIZE + 1, inode).is_none());
+        assert!(adopt(&name, SIZE, inode + 1).is_none());
+        assert!(adopt("3.00.9", SIZE, inode).is_none(), "missing");
+        let up = format!("../../../{}/victim", outside.path().file_name().unwrap().display());
+        let long = format!("3.{}.0", "0".repeat(STAGED_NAME_BYTES_MAX));
+        for hostile in [
+            "",
+            ".",
+            "..",
+            "...",
+            "/",
+            "a.b",
+            "a.b.",
+            "a.b.c.d",
+            "a.b.c/",
+            "a.b.c\0",
+            "a.b.\u{e9}",
+            "../id",
+            "../staging/3.00.0",
+            victim.to_str().unwrap(),
+            &up,
+            &long,
+        ] {
+            assert!(!is_staged_name(hostile), "{hostile:?}");
+            assert!(adopt(hostile, SIZE, before.ino()).is_none());
+        }
+        symlink(&victim, at("1.00.1")).unwrap();
+        fs::create_dir(at("1.00.2")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("1.00.3"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        fs::hard_link(&victim, at("1.00.4")).unwrap();
+        for other in ["1.00.1", "1.00.2", "1.00.3", "1.00.4"] {
+            for stat in [fs::metadata(&victim).unwrap(), fs::symlink_metadata(at(other)).unwrap()] {
+                assert!(adopt(other, stat.len(), stat.ino()).is_none(), "{other}");
+            }
+        }
+        fs::remove_file(at("1.00.4")).unwrap();
+        let after = fs::metadata(&victim).unwrap();
+        assert_eq!((after.mode(), after.mtime(), after.len()), (before.mode(), before.mtime(), before.len()));
+        assert!(adopt(&name, SIZE, inode).is_some(), "after all this");
+    }
+
+    #[test]
+    fn kept_files_stay_and_others_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(dir.path());
+        let stage = || replica.create_staged(FileId(1), &path("x"), 10, Allocation::Sparse).unwrap();
+        let exists = |name: &str| in_staging(dir.path(), name).exists();
+        let (mut kept, mut unkept, mut discarded, plain) = (stage(), stage(), stage(), stage());
+        let names = [&kept, &unkept, &discarded, &plain].map(|staged| staged.name().to_owned());
+        for staged in [&mut kept, &mut unkept, &mut discarded] {
+            staged.keep();
+        }
+        unkept.unkeep();
+        discarded.discard();
+        drop((kept, unkept, plain));
+        assert_eq!(names.each_ref().map(|name| exists(name)), [true, false, false, false]);
+        let held = stage();
+        replica.close().unwrap();
+        assert!(exists(&names[0]) && !exists(held.name()));
+    }
+
+    #[test]
+    fn names_are_never_used_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = HashSet::new();
+        for _ in 0..20 {
+            let replica = open(dir.path());
+            for _ in 0..2 {
+                let staged =
+                    replica.create_staged(FileId(u64::MAX), &path("x"), 0, Allocation::Sparse).unwrap();
+                assert!(is_staged_name(staged.name()), "{}", staged.name());
+                assert!(seen.insert(staged.name().to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn b2_a_checkpoint_is_not_believed_after_a_failed_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(dir.path());
+        let stage = || replica.create_staged(FileId(1), &path("x"), 10, Allocation::Sparse).unwrap();
+        let file = |staged: &StagedFile| Arc::clone(staged.file());
+        for many in [1, 100] {
+            let before: Vec<_> = (0..many).map(|_| stage()).collect();
+            let files: Vec<_> = before.iter().map(file).collect();
+            assert!(replica.sync_staged(&files).iter().all(Result::is_ok));
+            replica.staging().count_failed_sync();
+            assert!(replica.sync_staged(&files).iter().all(Result::is_err));
+            assert!(replica.sync_staged(&files).iter().all(Result::is_err), "nor ever after");
+            let after: Vec<_> = (0..many).map(|_| stage()).collect();
+            let files: Vec<_> = after.iter().map(file).collect();
+            assert!(replica.sync_staged(&files).iter().all(Result::is_ok));
+            drop(after);
+            assert!(replica.sync_staged(&files).iter().all(Result::is_err), "files that nobody answers for");
+        }
+        // What was known before the failure is on the disk: from there it goes on.
+        let mut staged = stage();
+        staged.keep();
+        let (name, inode) = (staged.name().to_owned(), FileStat::of(staged.file()).unwrap().inode);
+        replica.staging().count_failed_sync();
+        assert!(replica.sync_staged(&[file(&staged)])[0].is_err());
+        drop(staged);
+        let staged = replica.adopt_staged(&name, &path("x"), 10, inode).unwrap().unwrap();
+        assert!(replica.sync_staged(&[file(&staged)])[0].is_ok());
+    }
 }

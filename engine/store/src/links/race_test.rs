@@ -1,8 +1,10 @@
 //! Hazard A4 as a race: a directory of the replica is swapped for a symbolic link that leads outside and back, as
 //! fast as can be, while the replica does everything it can do beneath it. Nothing outside may change.
 
+use crate::links::link_target_hash;
 use crate::metadata;
 use crate::publish::{Durability, Ready};
+use crate::remove::{Removal, RemoveExpected};
 use crate::replica::{Replica, ReplicaId};
 use crate::staging::Allocation;
 use crate::stat::{FileStat, Timestamp};
@@ -99,6 +101,23 @@ fn attack(replica: &Replica, victim: &FileStat) -> usize {
     done += ok(replica.make_symlink(&path("d/outside-link"), b"changed", TIME).map(drop));
     done += ok(replica.make_hardlink(&path("d/hard"), &path("d/victim")).map(drop));
     done += ok(replica.make_hardlink(&path("hard"), &path("d/victim")).map(drop));
+    done += ok(replica.set_aside(&path("d/file"), b"aside").map(drop));
+    for name in ["d/aside", "d/victim", "d/sub/file"] {
+        done += ok(replica.set_aside(&path(name), b"victim").map(drop));
+    }
+    let removed = |name, expected| {
+        let removal = replica.remove_entry(&path(name), &expected);
+        usize::from(matches!(removal, Ok(Removal::Removed)))
+    };
+    let target_hash = link_target_hash(b"precious");
+    assert_eq!(removed("d/outside-link", RemoveExpected::Symlink { target_hash }), 0, "it is outside");
+    assert_eq!(removed("d/victim", RemoveExpected::File(*victim)), 0, "it is outside");
+    done += removed("d/sub", RemoveExpected::Directory);
+    for name in ["d/aside", "d/hard", "hard"] {
+        if let Ok(Existing::File(stat)) = replica.existing(&path(name)) {
+            done += removed(name, RemoveExpected::File(stat));
+        }
+    }
     for name in ["d", "d/sub"] {
         done += usize::from(replica.set_directory_metadata(Some(&path(name)), 0o777, TIME).is_ok());
         done += usize::from(metadata::make_usable(replica, &path(name)).is_ok());

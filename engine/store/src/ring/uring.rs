@@ -11,6 +11,7 @@
 
 use super::arena::Arena;
 use super::pool::{BufferPool, Class, PoolBuf};
+use crate::faults::{Op, Turn};
 use crate::limits::{RING_COMPLETIONS_MAX, RING_COMPLETIONS_MIN, RING_COMPLETIONS_PER_SLOT, RING_TRIES_MAX};
 use rustix::fs::OFlags;
 use std::cell::Cell;
@@ -300,7 +301,7 @@ impl RingIo {
         let mut tries = 0;
         while !range.is_empty() {
             let result;
-            (result, buf) = self.once(file, offset, range.clone(), buf, read).await;
+            (result, buf) = self.turn(file, offset, range.clone(), buf, read).await;
             match result {
                 Ok(0) if read => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
@@ -318,6 +319,29 @@ impl RingIo {
             }
         }
         (Ok(()), buf)
+    }
+
+    /// [`Self::once`], unless a test is against it.
+    async fn turn(
+        &self,
+        file: &tokio_uring::fs::File,
+        offset: u64,
+        range: Range<usize>,
+        buf: PoolBuf,
+        read: bool,
+    ) -> (io::Result<usize>, PoolBuf) {
+        let op = if read { Op::Read } else { Op::Write };
+        let turn = Turn::of(op, offset..offset + range.len() as u64);
+        if let Some(pause) = turn.pause() {
+            tokio::time::sleep(pause).await;
+        }
+        if let Err(error) = turn.begin() {
+            return (Err(error.into()), buf);
+        }
+        let (offset, part) = turn.aim(offset, range);
+        let (moved, buf) = self.once(file, offset, part, buf, read).await;
+        let moved = turn.end().map_err(Into::into).and(moved);
+        (moved.map(|moved| turn.claim(moved)), buf)
     }
 
     async fn once(

@@ -1,6 +1,7 @@
 //! Block I/O on both backends; what happens when futures are dropped and shards end with work in flight.
 
 use super::*;
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
 
 const SMALL: PoolConfig = PoolConfig { slot_bytes: 64 << 10, slots: 4, large_slots: 1 };
