@@ -128,6 +128,8 @@ impl Staging {
 
     /// Makes the names of the files that were begun durable.
     pub(crate) fn sync_names(&self) -> io::Result<()> {
+        // Who finds nothing to do has waited for whoever is doing it.
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.names_unsynced.swap(false, Ordering::SeqCst) {
             guard(Op::Sync, || rustix::fs::fsync(&self.dir)).inspect_err(|_| {
                 self.names_unsynced.store(true, Ordering::SeqCst);
