@@ -15,6 +15,7 @@ mod error;
 mod extents;
 mod faults;
 mod hashing;
+mod index;
 mod limits;
 mod links;
 mod manifest_file;
@@ -44,9 +45,13 @@ pub use error::{FileError, ReplicaError, SourceError};
 pub use extents::{HOLE_BYTES_MIN, holes};
 pub use faults::fault_point;
 pub use hashing::{Piece, hash_pieces, hash_run};
+pub use index::{
+    CacheReader, CachedFile, EntryRow, EntryWhat, HashCache, IndexBatch, IndexError, IndexFound, IndexReader,
+    JobRow, LocalStat, PartialRow, ReplicaIndex,
+};
 pub use limits::{
     IO_QUEUE_JOBS_MAX, LARGE_SLOT_BYTES, LARGE_SLOTS, MANIFEST_FILE_SEGMENTS_MAX, READ_SMALL_BYTES_MAX,
-    STANDARD_SLOT_BYTES,
+    REUSE_BYTES_MIN, STANDARD_SLOT_BYTES,
 };
 pub use links::{Linked, MadeDirectory, link_target_hash};
 pub use manifest_file::{ManifestReader, ManifestSpool};

@@ -56,6 +56,17 @@ pub(crate) const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Bytes in most of them, read without asking for the size first.
 pub(crate) const XATTR_GUESS_BYTES: usize = 1024;
 
+/// Files of at least so many bytes are found again by their content: below, looking costs as much as fetching.
+pub const REUSE_BYTES_MIN: u64 = 64 << 10;
+/// Memory for the pages of one index or cache of hashes; half of it at most holds what is not written yet.
+pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
+/// Rows of an index that are taken at a time when all are gone through.
+pub(crate) const INDEX_ROWS_AT_ONCE: usize = 256;
+/// Block hashes in one row of a cache of hashes: with key and checksum they fill 32 KiB.
+pub(crate) const HASHES_PER_ROW: usize = 1000;
+/// Rows that a cache of hashes takes before it makes them durable unasked.
+pub(crate) const CACHE_UNFLUSHED_ROWS_MAX: u64 = 64 << 10;
+
 const _: () = assert!(
     SLOT_ROOM_BYTES >= proto::FRAME_HEADER_BYTES + proto::BLOCKS_PREFIX_BYTES,
     "a frame around a run fits its slot"
