@@ -1,17 +1,17 @@
 //! The command line: its words, where a ticket may come from, and the exit codes.
 
 use crate::error::{Finish, RunError};
-use crate::preserve::Preserve;
-use crate::receive::{self, MaxDelete, OnConflict, ReceiveOptions, Verify};
+use crate::preserve::{Aspect, Preserve};
+use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify};
 use crate::report::{Event, Reporter, Style};
 use crate::send::{self, DATA_PORT, SendOptions};
-use crate::state::StateDir;
+use crate::state::{JobName, StateDir};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_net::Cipher;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::ticket::{Address, Ticket};
-use sealift_store::Durability;
+use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFilter};
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +84,15 @@ struct SendArgs {
     /// Data connections that one receiver may open
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
+    /// Keep the keys under NAME, so that the ticket stays the same over restarts; one sender at a time
+    #[arg(long, value_name = "NAME")]
+    job: Option<JobName>,
+    /// Hash all files again, also those that are as an earlier run hashed them
+    #[arg(long)]
+    rehash: bool,
+    /// What is carried beside names, content, modes, times and links: a list of owner, xattrs, acls; or all
+    #[arg(long, value_name = "LIST", default_value = "default")]
+    preserve: Preserve,
     /// Tell events as JSON, one object a line, on standard output
     #[arg(long)]
     json: bool,
@@ -126,6 +135,17 @@ struct ReceiveArgs {
     /// default (the first five), all, none
     #[arg(long, value_name = "LIST", default_value = "default")]
     preserve: Preserve,
+    /// Which account stands for one of the source, with --preserve=owner or acls: user:FROM=TO or group:FROM=TO; may be
+    /// repeated. Accounts of the same name stand for each other by themselves
+    #[arg(long, value_name = "KIND:FROM=TO")]
+    map_owner: Vec<String>,
+    /// What belongs to root at the source may belong to root here
+    #[arg(long)]
+    allow_root: bool,
+    /// Extended attributes that may be set, with --preserve=xattrs: names, or beginnings that end in .*; may be repeated
+    /// [default: user.*]
+    #[arg(long, value_name = "NAME")]
+    xattr: Vec<String>,
     /// How long a full disk is waited for, in seconds [default: as long as it takes]
     #[arg(long, value_name = "SECONDS")]
     wait_for_space: Option<u32>,
@@ -189,7 +209,7 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
         .map_err(|error| RunError::Failed(format!("cannot start: {error}")))?;
     let reporter = Arc::clone(reporter);
     match command {
-        Command::Send(args) => runtime.block_on(send::send(args.into(), reporter)),
+        Command::Send(args) => runtime.block_on(send::send(args.options(state_dir), reporter)),
         Command::Receive(args) => {
             let options = args.options(StateDir::open(state_dir)?)?;
             runtime.block_on(receive::receive(options, reporter))
@@ -197,20 +217,24 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
     }
 }
 
-impl From<SendArgs> for SendOptions {
-    fn from(args: SendArgs) -> Self {
-        Self {
-            paths: args.paths,
-            bind: args.bind,
-            advertise: args.advertise,
-            once: args.once,
-            ticket_file: args.ticket_file,
-            hash: match args.hash {
+impl SendArgs {
+    fn options(self, state_dir: Option<PathBuf>) -> SendOptions {
+        SendOptions {
+            paths: self.paths,
+            bind: self.bind,
+            advertise: self.advertise,
+            once: self.once,
+            ticket_file: self.ticket_file,
+            hash: match self.hash {
                 Hash::Sha256 => HashAlgorithm::Sha256,
                 Hash::Blake3 => HashAlgorithm::Blake3,
             },
-            cipher: args.cipher,
-            connections: args.connections,
+            cipher: self.cipher,
+            connections: self.connections,
+            job: self.job,
+            state_dir,
+            rehash: self.rehash,
+            preserve: self.preserve,
         }
     }
 }
@@ -225,6 +249,22 @@ impl ReceiveArgs {
             None => (ticket_from_environment()?, PathBuf::from(self.ticket_or_dest)),
         };
         let ticket = Ticket::decode(&ticket).map_err(|error| RunError::Usage(error.to_string()))?;
+        let usage = |error: &dyn std::fmt::Display| RunError::Usage(error.to_string());
+        let kept = |aspect| self.preserve.has(aspect);
+        let owners = Owners::new(MapperOptions {
+            kinds: AttributeKinds {
+                owner: kept(Aspect::Owner),
+                xattrs: kept(Aspect::Xattrs),
+                acls: kept(Aspect::Acls),
+            },
+            xattrs: match self.xattr.is_empty() {
+                true => XattrFilter::default(),
+                false => XattrFilter::parse(&self.xattr).map_err(|error| usage(&error))?,
+            },
+            owners: OwnerMap::parse(&self.map_owner).map_err(|error| usage(&error))?,
+            allow_root: self.allow_root,
+            remove_others: false,
+        })?;
         Ok(ReceiveOptions {
             ticket,
             dest,
@@ -239,6 +279,7 @@ impl ReceiveArgs {
             state,
             new_replica: self.new_replica,
             preserve: self.preserve,
+            owners,
             on_conflict: self.on_conflict,
             delete: self.delete.then(|| self.max_delete.unwrap_or(MaxDelete::Usual)),
             ask: (!self.json && std::io::stdin().is_terminal()).then_some(ask_about_deletions),

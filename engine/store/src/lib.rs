@@ -37,9 +37,9 @@ mod walk;
 mod workers;
 
 pub use attributes::{
-    AccountKind, Applied, AttributeKinds, AttributeMapper, AttributeReader, Dropped, DroppedWhat, DroppedWhy,
-    EntryKind, MapperOptions, NotCarried, NotCarriedWhy, OwnerMap, OwnerMapError, Resolved, XattrFilter,
-    XattrFilterError,
+    AccountKind, Applied, AttributeKinds, AttributeMapper, AttributeReader, Attributed, Dropped,
+    DroppedTally, DroppedWhat, DroppedWhy, EntryKind, MapperOptions, NotCarried, NotCarriedWhy, OwnerMap,
+    OwnerMapError, Resolved, XattrFilter, XattrFilterError,
 };
 pub use error::{FileError, ReplicaError, SourceError};
 pub use extents::{HOLE_BYTES_MIN, holes};

@@ -60,6 +60,8 @@ pub(crate) const XATTR_GUESS_BYTES: usize = 1024;
 pub const REUSE_BYTES_MIN: u64 = 64 << 10;
 /// Memory for the pages of one index or cache of hashes; half of it at most holds what is not written yet.
 pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
+/// Kinds of attributes that could not be set which are told apart.
+pub(crate) const DROPPED_KINDS_MAX: usize = 256;
 /// Rows of an index that are taken at a time when all are gone through.
 pub(crate) const INDEX_ROWS_AT_ONCE: usize = 256;
 /// Block hashes in one row of a cache of hashes: with key and checksum they fill 32 KiB.

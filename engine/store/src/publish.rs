@@ -5,6 +5,7 @@
 //! failed one (hazard B2): the kernel reports a lost write once and then forgets it. Files that failed are dropped
 //! from staging and must be written anew.
 
+use crate::attributes::Attributed;
 use crate::error::FileError;
 use crate::faults::{Op, guard};
 use crate::limits::{SYNC_EACH_DIRECTORIES_MAX, SYNC_EACH_FILES_MAX};
@@ -47,6 +48,8 @@ pub struct Ready {
     path: SafePath,
     /// `None` once applied.
     metadata: Option<(u32, Timestamp)>,
+    /// With it.
+    attributes: Option<Attributed>,
     expected: Expected,
 }
 
@@ -54,12 +57,19 @@ impl Ready {
     /// A staged file, where it belongs, and the permission bits and mtime it is to have there.
     #[must_use]
     pub fn new(staged: StagedFile, path: SafePath, mode: u32, mtime: Timestamp) -> Self {
-        Self { staged, path, metadata: Some((mode, mtime)), expected: Expected::Anything }
+        Self { staged, path, metadata: Some((mode, mtime)), attributes: None, expected: Expected::Anything }
     }
 
     /// A staged file that has its metadata already.
     pub(crate) fn complete(staged: StagedFile, path: SafePath) -> Self {
-        Self { staged, path, metadata: None, expected: Expected::Anything }
+        Self { staged, path, metadata: None, attributes: None, expected: Expected::Anything }
+    }
+
+    /// With owner, extended attributes and access control lists.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: Option<Attributed>) -> Self {
+        self.attributes = attributes;
+        self
     }
 
     /// Replaces only what is expected: looked at directly before the rename. Without this, [`Expected::Anything`].
@@ -89,7 +99,13 @@ impl Ready {
 
     fn apply_metadata(&mut self) -> Result<(), FileError> {
         if let (Some((mode, mtime)), Some(file)) = (self.metadata, self.staged.open_file()) {
-            metadata::apply(file, mode, mtime).map_err(|error| FileError::from_io(&self.path, error))?;
+            let applied = match &self.attributes {
+                Some(attributes) => attributes.apply(file, mode),
+                None => Ok(mode),
+            };
+            applied
+                .and_then(|mode| metadata::apply(file, mode, mtime))
+                .map_err(|error| FileError::from_io(&self.path, error))?;
         }
         self.metadata = None;
         Ok(())

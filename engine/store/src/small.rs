@@ -4,6 +4,7 @@
 //! Blocks; meant for [`crate::BlockIo::blocking`]. Never leaves part of a file in the buffer, or a file that changed
 //! while it was read (hazard B12).
 
+use crate::attributes::Attributed;
 use crate::error::FileError;
 use crate::faults::{self, Op, guard};
 use crate::limits::READ_SMALL_BYTES_MAX;
@@ -136,6 +137,8 @@ pub struct SmallWrite {
     pub mode: u32,
     /// Its modification time.
     pub mtime: Timestamp,
+    /// Owner, extended attributes and access control lists.
+    pub attributes: Option<Attributed>,
 }
 
 impl Replica {
@@ -155,7 +158,11 @@ impl Replica {
                 let mut staged =
                     StagedFile::create(self.staging(), file.id, &file.path, 0, Allocation::Sparse)?;
                 faults::write_all_at(staged.file(), content, 0)
-                    .and_then(|()| metadata::apply(staged.file(), file.mode, file.mtime))
+                    .and_then(|()| match &file.attributes {
+                        Some(attributes) => attributes.apply(staged.file(), file.mode),
+                        None => Ok(file.mode),
+                    })
+                    .and_then(|mode| metadata::apply(staged.file(), mode, file.mtime))
                     .map_err(|error| FileError::from_io(&file.path, error))?;
                 staged.close().map_err(|error| FileError::from_io(&file.path, error))?;
                 Ok(Ready::complete(staged, file.path))

@@ -72,6 +72,15 @@ pub struct Coordinator {
     workers_jobs: JoinSet<()>,
 }
 
+/// What goes on when the sender begins anew.
+#[derive(Clone, Copy)]
+pub struct SoFar {
+    /// When the run began.
+    pub started: Instant,
+    /// Bytes of content that came over the wire.
+    pub transferred_bytes: u64,
+}
+
 /// The control connection.
 struct Link {
     number: u64,
@@ -134,10 +143,12 @@ impl Coordinator {
         workers: IoWorkers,
         shards: Arc<Shards>,
         reporter: Arc<Reporter>,
+        so_far: SoFar,
     ) -> Result<Self, RunError> {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let transfer =
+        let mut transfer =
             Transfer::new(&options, FETCHES_PER_CONNECTION, context.clone(), Arc::clone(&reporter));
+        transfer.transferred_bytes = so_far.transferred_bytes;
         let key = options.ticket.verify_key.clone();
         let arrivals = Arrivals::new(&context.replica, key, context.memory.accepted())
             .map_err(|error| RunError::Failed(format!("cannot keep the manifest: {error}")))?;
@@ -160,7 +171,7 @@ impl Coordinator {
             reporter,
             events,
             events_in,
-            started: now,
+            started: so_far.started,
             link: Link {
                 number: 0,
                 outbox: None,
@@ -204,7 +215,8 @@ impl Coordinator {
 
     /// Ends everything that still writes to staging, and waits until it has. What was fetched is written down first, so
     /// that the next run goes on from there.
-    pub async fn shut_down(self) {
+    pub async fn shut_down(self) -> SoFar {
+        let so_far = SoFar { started: self.started, transferred_bytes: self.transfer.transferred_bytes };
         let Self {
             mut workers_jobs, events, connections, link, mut transfer, context, options, workers, ..
         } = self;
@@ -212,7 +224,7 @@ impl Coordinator {
         while workers_jobs.join_next().await.is_some() {}
         let (files, mark) = (transfer.take_checkpoint(), transfer.mark());
         if !files.is_empty() {
-            let Context { replica, memory } = context;
+            let Context { replica, memory, .. } = context;
             let save = move || checkpoint::save(&replica, &memory, options.durability, files, mark);
             if let Ok(saved) = workers.run(save).await {
                 transfer.jobs += 1;
@@ -220,6 +232,7 @@ impl Coordinator {
             }
         }
         drop(transfer);
+        so_far
     }
 
     async fn receive(&mut self) -> Result<(), RunError> {

@@ -433,7 +433,8 @@ impl Verify {
             match &place.sink {
                 Sink::Whole { path, metadata } if wrong.is_empty() => {
                     let (mode, mtime) = metadata.of_new_file();
-                    let write = SmallWrite { id: run.file, path: path.clone(), content: range, mode, mtime };
+                    let (path, attributes) = (path.clone(), metadata.attributes.clone());
+                    let write = SmallWrite { id: run.file, path, content: range, mode, mtime, attributes };
                     whole.push((fetched.outcomes.len(), write));
                     fetched.outcomes.push(Outcome::Written);
                 }

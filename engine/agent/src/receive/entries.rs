@@ -11,7 +11,7 @@ use sealift_proto::manifest::{self, Hole, Mode};
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::assembly::Assembly;
 use sealift_proto::transfer::pull::Run;
-use sealift_store::{FileError, FileStat, Replica, StagedFile, Timestamp};
+use sealift_store::{Attributed, EntryKind, FileError, FileStat, Replica, StagedFile, Timestamp};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,8 @@ pub struct Metadata {
     pub mode: Option<u32>,
     /// Modification time.
     pub mtime: Option<Timestamp>,
+    /// Owner, extended attributes, access control lists.
+    pub attributes: Option<Attributed>,
 }
 
 /// The mode of a new file, before the user's mask, if the source's is not kept.
@@ -34,23 +36,34 @@ impl Metadata {
     /// # Errors
     /// [`FileError::Changed`] if another file is there by now.
     pub fn update(&self, replica: &Replica, path: &SafePath, stat: &FileStat) -> Result<bool, FileError> {
-        let (mode, mtime) = (self.mode.unwrap_or(stat.mode), self.mtime.unwrap_or(stat.mtime));
-        let differs = (stat.mode, stat.mtime) != (mode, mtime);
-        if differs {
-            replica.update_metadata(path, stat, mode, mtime)?;
+        let mtime = self.mtime.unwrap_or(stat.mtime);
+        let mut mode = self.mode.unwrap_or(stat.mode);
+        let mut changed = false;
+        if let Some(attributes) = &self.attributes {
+            let applied = attributes.update(replica, path, EntryKind::File, Some(stat), self.mode)?;
+            (mode, changed) = (applied.mode, applied.changed);
         }
-        Ok(differs)
+        if changed || (stat.mode, stat.mtime) != (mode, mtime) {
+            replica.update_metadata(path, stat, mode, mtime)?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// The mode, without the bits that its owner here must not have.
+    fn allowed_mode(&self) -> Option<u32> {
+        self.mode.map(|mode| self.attributes.as_ref().map_or(mode, |attributes| attributes.mode(mode)))
     }
 
     /// Mode and time of a directory.
     pub fn of_new_directory(&self) -> (u32, Timestamp) {
-        let mode = self.mode.unwrap_or(NEW_DIRECTORY_MODE & !umask());
+        let mode = self.allowed_mode().unwrap_or(NEW_DIRECTORY_MODE & !umask());
         (mode, self.mtime.unwrap_or_else(now))
     }
 
     /// Mode and time of a new file.
     pub fn of_new_file(&self) -> (u32, Timestamp) {
-        let mode = self.mode.unwrap_or(NEW_FILE_MODE & !umask());
+        let mode = self.allowed_mode().unwrap_or(NEW_FILE_MODE & !umask());
         (mode, self.mtime.unwrap_or_else(now))
     }
 }
@@ -223,6 +236,7 @@ pub fn metadata(of: &manifest::Metadata, preserve: Preserve, keep_special: bool)
     let kept = Metadata {
         mode: preserve.has(Aspect::Mode).then(|| Mode::bits(mode)),
         mtime: preserve.has(Aspect::Times).then(|| time(of.mtime)),
+        attributes: None,
     };
     (kept, special)
 }

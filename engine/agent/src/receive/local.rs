@@ -13,8 +13,9 @@ use sealift_proto::limits::RUN_BYTES_MAX;
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::pull::Run;
 use sealift_store::{
-    Allocation, BlockIo, EntryRow, Existing, Expected, FileError, FileStat, IndexError, IndexReader,
-    PartialRow, REUSE_BYTES_MIN, Replica, ShardFile, StagedFile, hash_run, ranges_to_write,
+    Allocation, BlockIo, Capabilities, EntryRow, Existing, Expected, FileError, FileStat, IndexError,
+    IndexReader, PartialRow, REUSE_BYTES_MIN, Replica, ShardFile, StagedFile, Timestamp, hash_run,
+    ranges_to_write,
 };
 use std::fs::File;
 use std::io;
@@ -36,6 +37,15 @@ pub struct Context {
     pub replica: Arc<Replica>,
     /// What is remembered of it.
     pub memory: Arc<Memory>,
+    /// What its file system holds.
+    pub capabilities: Arc<Capabilities>,
+}
+
+impl Context {
+    /// What a file has of a time that is set.
+    pub fn mtime_held(&self, mtime: Timestamp) -> Timestamp {
+        self.capabilities.mtimes.as_ref().map_or(mtime, |range| range.held(mtime))
+    }
 }
 
 /// A file to be looked for.

@@ -18,13 +18,13 @@ mod place;
 mod transfer;
 
 use crate::error::{Finish, RunError};
-use crate::preserve::Preserve;
+use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
 use crate::state::StateDir;
 use checkpoint::Checkpointed;
 use clap::ValueEnum;
-use coordinator::Coordinator;
+use coordinator::{Coordinator, SoFar};
 use data::{Down, Fetched};
 pub use delete::MaxDelete;
 use failure::Failure;
@@ -35,11 +35,14 @@ use sealift_proto::digest::RootHash;
 use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
 use sealift_proto::transfer::pull::ConnectionId;
-use sealift_store::{Backend, Durability, IndexError, IoWorkers};
+use sealift_store::{
+    AttributeMapper, Backend, Capabilities, DroppedTally, Durability, IndexError, IoWorkers, MapperOptions,
+    Wanted,
+};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is verified before a file is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,6 +81,24 @@ impl Repair {
     }
 }
 
+/// Sets owners, extended attributes and access control lists, and counts what could not be set.
+#[derive(Clone, Debug)]
+pub struct Owners {
+    mapper: Arc<AttributeMapper>,
+    tally: Arc<DroppedTally>,
+}
+
+impl Owners {
+    /// By these options.
+    ///
+    /// # Errors
+    /// An owner is mapped to an account that does not exist here.
+    pub fn new(options: MapperOptions) -> Result<Self, RunError> {
+        let mapper = AttributeMapper::new(options).map_err(|error| RunError::Usage(error.to_string()))?;
+        Ok(Self { mapper: Arc::new(mapper), tally: Arc::default() })
+    }
+}
+
 /// What to receive, and how.
 #[derive(Clone, Debug)]
 pub struct ReceiveOptions {
@@ -101,6 +122,8 @@ pub struct ReceiveOptions {
     pub new_replica: bool,
     /// What is kept of the source's metadata.
     pub preserve: Preserve,
+    /// How owners, attributes and lists are set.
+    pub owners: Owners,
     /// What becomes of files that were edited here.
     pub on_conflict: OnConflict,
     /// Whether what is gone at the source is removed, and how much of it unasked.
@@ -156,16 +179,23 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
     let mut interrupted = std::pin::pin!(crate::send::interruption());
+    let mut so_far = SoFar { started: Instant::now(), transferred_bytes: 0 };
     let ended = loop {
         let (workers, shards) = (workers.clone(), Arc::clone(&shards));
-        let coordinator =
-            Coordinator::new(options.clone(), context.clone(), workers, shards, Arc::clone(&reporter));
+        let coordinator = Coordinator::new(
+            options.clone(),
+            context.clone(),
+            workers,
+            shards,
+            Arc::clone(&reporter),
+            so_far,
+        );
         let mut coordinator = coordinator?;
         let ended = tokio::select! {
             ended = coordinator.run() => ended,
             () = &mut interrupted => Err(RunError::Interrupted),
         };
-        coordinator.shut_down().await;
+        so_far = coordinator.shut_down().await;
         match ended {
             Err(RunError::NewSnapshot) => {
                 let message = "The sender was started anew: everything is looked at again.".into();
@@ -175,6 +205,9 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
         }
     };
     drop(shards);
+    for message in options.owners.tally.take() {
+        reporter.tell(&Told::Warning { message });
+    }
     // Jobs that a worker has begun cannot be called back, and may yet create files in staging.
     let settled = async {
         while Arc::strong_count(&context.replica) > 1 {
@@ -207,5 +240,20 @@ fn remember(options: &ReceiveOptions, reporter: &Reporter) -> Result<Context, Ru
         let noted = memory.begin_unsynced();
         noted.map_err(|error| RunError::Failed(format!("cannot note that nothing is synced: {error}")))?;
     }
-    Ok(Context { replica, memory: Arc::new(memory) })
+    let capabilities = Capabilities::probe(&replica);
+    let kept = |aspect| options.preserve.has(aspect);
+    let wanted = Wanted {
+        modes: kept(Aspect::Mode),
+        times: kept(Aspect::Times),
+        symlinks: kept(Aspect::Links),
+        hard_links: kept(Aspect::Hardlinks),
+        sparse: kept(Aspect::Sparse),
+        owner: kept(Aspect::Owner),
+        xattrs: kept(Aspect::Xattrs),
+        acls: kept(Aspect::Acls),
+    };
+    for sentence in capabilities.cannot_hold(&wanted) {
+        reporter.tell(&Told::Warning { message: format!("{}: {sentence}", options.dest.display()) });
+    }
+    Ok(Context { replica, memory: Arc::new(memory), capabilities: Arc::new(capabilities) })
 }

@@ -81,6 +81,10 @@ impl Publisher {
         mut batch: Vec<Complete>,
         mut notes: Notes,
     ) -> Result<(Vec<Placed>, Vec<String>), Failure> {
+        if !notes.rows.is_empty() && self.durability == Durability::Synced && self.replica.sync().is_err() {
+            // What was found as it should be may not be on the disk: it is hashed again next time.
+            notes.rows.clear();
+        }
         // In the order of paths each directory is looked up once.
         batch.sort_by(|a, b| a.ready.path().cmp(b.ready.path()));
         let mut placed = Vec::with_capacity(batch.len());

@@ -11,7 +11,7 @@ use super::failure::{Failure, Trouble};
 use super::local::{Before, Context, Found, IfSame, Large, Look, Prepared, keep};
 use super::memory::Draft;
 use super::place::{Closing, Complete, Notes, Placed};
-use super::{OnConflict, ReceiveOptions, Repair};
+use super::{OnConflict, Owners, ReceiveOptions, Repair};
 use crate::error::RunError;
 use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event, Reporter};
@@ -27,7 +27,8 @@ use sealift_proto::transfer::assembly::{Assembly, Wholeness};
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
 use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
 use sealift_store::{
-    EntryRow, EntryWhat, FileError, FileStat, Linked, MadeDirectory, Ready, link_target_hash,
+    Attributed, EntryKind, EntryRow, EntryWhat, FileError, FileStat, Linked, MadeDirectory, Ready,
+    link_target_hash,
 };
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -89,6 +90,9 @@ pub struct Transfer {
     records: VecDeque<Record>,
     /// The segment that the records are from.
     segment: u64,
+    /// Attributes of the entry that begins next.
+    attributes: Option<Attributed>,
+    owners: Owners,
     files: HashMap<FileId, FileEntry>,
     directories: Vec<DirectoryEntry>,
     /// Further names by number: the path, and the file's first name.
@@ -169,6 +173,8 @@ impl Transfer {
             full_delay: FULL_DELAY.0,
             records: VecDeque::new(),
             segment: 0,
+            attributes: None,
+            owners: options.owners.clone(),
             unsaved: (0, Instant::now()),
             rewritten: 0,
             source_incomplete: false,
@@ -325,10 +331,11 @@ impl Transfer {
         match record {
             Record::Root(of_root) => {
                 if self.rules.repair.is_none() {
-                    self.root = Some(self.metadata(None, &of_root));
+                    let metadata = self.metadata(None, &of_root);
+                    self.root = Some(self.directory_attributes(None, metadata));
                 }
             }
-            Record::Attributes { .. } => {}
+            Record::Attributes { ref attributes, .. } => self.attributes = self.resolve(attributes),
             Record::Directory { ref path, metadata, .. } => {
                 if self.rules.repair.is_some() {
                     return Ok(());
@@ -339,12 +346,14 @@ impl Transfer {
                             self.note(path, EntryWhat::Directory);
                         }
                         let metadata = self.metadata(Some(path), &metadata);
+                        let metadata = self.directory_attributes(Some(path), metadata);
                         self.directories.push(DirectoryEntry { path: path.clone(), metadata });
                     }
                     Err(error) => return self.not_made(record, &error),
                 }
             }
             Record::Symlink { ref path, mtime, ref target, .. } => {
+                let attributes = self.attributes.take();
                 if self.rules.repair.is_some() {
                     return Ok(());
                 }
@@ -358,7 +367,17 @@ impl Transfer {
                         self.note(path, EntryWhat::Symlink { target_hash: link_target_hash(target) });
                     }
                     Ok(Linked::Unchanged) => {}
-                    Err(error) => return self.not_made(record, &error),
+                    Err(error) => {
+                        self.attributes = attributes;
+                        return self.not_made(record, &error);
+                    }
+                }
+                if let Some(attributes) = attributes
+                    && let Err(error) =
+                        attributes.update(&self.context.replica, path, EntryKind::Symlink, None, None)
+                {
+                    let message = format!("{error}; its owner was not set");
+                    self.reporter.tell(&Event::Warning { message });
                 }
             }
             Record::Hardlink { id, path, target } => {
@@ -399,6 +418,28 @@ impl Transfer {
         Ok(())
     }
 
+    /// Sets a directory's owner and lists at once, so that they need not be kept; its mode and time come last.
+    fn directory_attributes(&self, path: Option<&SafePath>, mut metadata: Metadata) -> Metadata {
+        let Some(attributes) = metadata.attributes.take() else { return metadata };
+        metadata.mode = metadata.mode.map(|mode| attributes.mode(mode));
+        // Its owner writes to it until everything is in place.
+        let for_now = metadata.mode.map(|mode| mode | 0o700);
+        let (replica, kind) = (&self.context.replica, EntryKind::Directory);
+        let set = match path {
+            Some(path) => {
+                attributes.update(replica, path, kind, None, for_now).map_err(|error| error.to_string())
+            }
+            None => {
+                attributes.update_root(replica, for_now).map_err(|error| format!("the destination: {error}"))
+            }
+        };
+        if let Err(error) = set {
+            let message = format!("{error}; its owner and attributes were not set");
+            self.reporter.tell(&Event::Warning { message });
+        }
+        metadata
+    }
+
     /// A directory or link could not be made: tried again when there is room, and lost otherwise.
     fn not_made(&mut self, record: Record, error: &FileError) -> Result<(), Record> {
         let (Record::Directory { path, .. } | Record::Symlink { path, .. }) = &record else {
@@ -432,8 +473,17 @@ impl Transfer {
         self.verify_key.clone()
     }
 
+    fn resolve(&self, attributes: &manifest::Attributes) -> Option<Attributed> {
+        let Owners { mapper, tally } = &self.owners;
+        let (resolved, dropped) = mapper.resolve(attributes);
+        tally.add(dropped);
+        mapper.kinds().any().then(|| Attributed::new(Arc::clone(mapper), Arc::clone(tally), resolved))
+    }
+
     fn metadata(&mut self, path: Option<&SafePath>, of: &manifest::Metadata) -> Metadata {
-        let (metadata, special) = metadata(of, self.rules.preserve, self.rules.keep_special_modes);
+        let (mut metadata, special) = metadata(of, self.rules.preserve, self.rules.keep_special_modes);
+        metadata.attributes = self.attributes.take();
+        metadata.mtime = metadata.mtime.map(|mtime| self.context.mtime_held(mtime));
         if let Special::Dropped = special {
             let path = path.map_or_else(|| "the destination".to_owned(), ToString::to_string);
             let message = format!(
@@ -765,7 +815,9 @@ impl Transfer {
             Wholeness::Whole => {
                 if let Stage::FetchingStaged(staged) = std::mem::replace(&mut file.stage, Stage::Publishing) {
                     let (mode, mtime) = file.metadata.of_new_file();
-                    let ready = Ready::new(staged, file.path.clone(), mode, mtime);
+                    let attributes = file.metadata.attributes.clone();
+                    let ready =
+                        Ready::new(staged, file.path.clone(), mode, mtime).with_attributes(attributes);
                     self.publish(id, ready);
                 }
             }

@@ -10,6 +10,7 @@
 mod accounts;
 mod acl;
 mod apply;
+mod carried;
 mod filter;
 mod handle;
 mod map;
@@ -20,6 +21,7 @@ mod tests;
 pub use accounts::AccountKind;
 pub(crate) use acl::{ACCESS as ACCESS_ACL, sample as sample_acl};
 pub use apply::Applied;
+pub use carried::{Attributed, DroppedTally};
 pub use filter::{XattrFilter, XattrFilterError};
 pub use map::{
     AttributeMapper, Dropped, DroppedWhat, DroppedWhy, MapperOptions, OwnerMap, OwnerMapError, Resolved,
