@@ -259,6 +259,7 @@ mod tests {
                     content: start..start + 2,
                     mode: 0o640,
                     mtime: Timestamp { seconds: i64::from(i), nanos: 7 },
+                    attributes: None,
                 }
             })
             .collect();
