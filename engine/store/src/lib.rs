@@ -33,6 +33,7 @@ mod source;
 mod sparse;
 mod staging;
 mod stat;
+mod view;
 mod walk;
 mod workers;
 
@@ -67,5 +68,6 @@ pub use source::Source;
 pub use sparse::ranges_to_write;
 pub use staging::{Allocation, StagedFile};
 pub use stat::{FileStat, PERMISSION_BITS, Timestamp};
+pub use view::ReplicaView;
 pub use walk::{Found, ProblemKind, Walk};
 pub use workers::IoWorkers;

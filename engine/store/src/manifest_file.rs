@@ -170,7 +170,7 @@ impl ManifestReader {
         }
     }
 
-    fn beneath(own: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+    pub(crate) fn beneath(own: BorrowedFd<'_>) -> io::Result<Option<Self>> {
         let file = match open_own(own, NAME, OFlags::RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

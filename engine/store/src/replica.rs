@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const STAGING: &str = "staging";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const MARKER: &str = "id";
 /// The marker before it is whole.
 const MARKER_NEW: &str = "id.new";
@@ -335,7 +335,7 @@ impl Replica {
     }
 }
 
-fn look(parents: &mut Parents<'_>, path: &SafePath) -> io::Result<Existing> {
+pub(crate) fn look(parents: &mut Parents<'_>, path: &SafePath) -> io::Result<Existing> {
     let (parent, name) = match parents.of(path) {
         Ok(found) => found,
         Err(error) if is_absent(&error) => return Ok(Existing::Missing),
@@ -414,7 +414,7 @@ pub(crate) fn open_own(own: BorrowedFd<'_>, name: &str, flags: OFlags) -> io::Re
     Ok(File::from(fd))
 }
 
-fn read_marker(own: BorrowedFd<'_>) -> io::Result<Option<ReplicaId>> {
+pub(crate) fn read_marker(own: BorrowedFd<'_>) -> io::Result<Option<ReplicaId>> {
     let file = match open_own(own, MARKER, OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
