@@ -6,8 +6,8 @@ use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
 use sealift_proto::keys::RwSeed;
 use sealift_proto::manifest::{
-    AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record, SegmentSeq,
-    SegmentWriter, WithdrawReason, Xattr, XattrName,
+    AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record,
+    SegmentSeq, SegmentWriter, WithdrawReason, Xattr, XattrName,
 };
 use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
