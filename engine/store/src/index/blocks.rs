@@ -10,12 +10,12 @@
 //!
 //! Never: interprets what redb writes, or repairs.
 
+use crate::faults::{self, Op};
 use redb::StorageBackend;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -61,15 +61,15 @@ pub(super) trait Disk: Send + Sync {
 
 impl Disk for File {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(out, offset)
+        faults::read_exact_at(self, out, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(data, offset)
+        faults::write_all_at(self, data, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        Self::set_len(self, len)
+        faults::guard(Op::Allocate, || Self::set_len(self, len))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -77,14 +77,17 @@ impl Disk for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        faults::guard(Op::Sync, || self.sync_data())
     }
 }
 
-/// Why a file cannot be opened.
+/// Why a file cannot be used.
 #[derive(Debug)]
 pub(super) enum HeadError {
+    /// A later version made it.
     Newer(u16),
+    /// It is whole, and for something else.
+    Foreign,
     Damaged,
     Io(io::Error),
 }
@@ -158,11 +161,11 @@ impl Head {
             return Err(HeadError::Newer(version));
         }
         let found = Purpose { version, kind: bytes[KIND_AT], algorithm: bytes[ALGORITHM_AT] };
-        if found != purpose
-            || bytes[CHECK_AT] != digest(&bytes[..CHECK_AT.start]).to_le_bytes()
-            || bytes[DAMAGED_AT] != 0
-        {
+        if bytes[CHECK_AT] != digest(&bytes[..CHECK_AT.start]).to_le_bytes() || bytes[DAMAGED_AT] != 0 {
             return Err(HeadError::Damaged);
+        }
+        if found != purpose {
+            return Err(HeadError::Foreign);
         }
         let bytes_of = |at: Range<usize>| bytes[at].try_into().expect("eight bytes");
         let len = u64::from_le_bytes(bytes_of(BYTES_AT));
@@ -258,7 +261,7 @@ impl BlockFile {
             Err(HeadError::Io(error)) => {
                 (Fault::Disk { kind: error.kind(), errno: error.raw_os_error() }, error)
             }
-            Err(HeadError::Damaged | HeadError::Newer(_)) => {
+            Err(HeadError::Damaged | HeadError::Newer(_) | HeadError::Foreign) => {
                 (Fault::Damaged, io::Error::new(ErrorKind::InvalidData, DamagedBlock))
             }
         };

@@ -10,7 +10,7 @@ use redb::ReadableDatabase as _;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::path::SafePath;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Path → [`CachedFile`] without its block hashes.
 const FILES: Table = Table::new("files");
@@ -22,8 +22,8 @@ const LISTS: Table = Table::new("lists");
 pub struct HashCache {
     store: Store,
     found: IndexFound,
-    /// Rows written since the last flush.
-    unflushed: AtomicU64,
+    /// Rows written since the last flush. Locked while any are written.
+    unflushed: Mutex<u64>,
 }
 
 /// The cache as it was at one moment. Keep it for a batch of lookups, not for a run.
@@ -49,7 +49,7 @@ impl HashCache {
     }
 
     pub(super) fn on(store: Store) -> Self {
-        Self { store, found: IndexFound::Sound, unflushed: AtomicU64::new(0) }
+        Self { store, found: IndexFound::Sound, unflushed: Mutex::new(0) }
     }
 
     /// What was there when it was opened.
@@ -135,11 +135,16 @@ impl HashCache {
     /// # Errors
     /// See [`IndexError`].
     pub fn flush(&self) -> Result<(), IndexError> {
-        if self.unflushed.load(Ordering::Acquire) > 0 {
+        let mut unflushed = self.unflushed();
+        if *unflushed > 0 {
             self.store.write(true, |_| Ok(()))?;
-            self.unflushed.store(0, Ordering::Release);
+            *unflushed = 0;
         }
         Ok(())
+    }
+
+    fn unflushed(&self) -> MutexGuard<'_, u64> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(
@@ -150,13 +155,14 @@ impl HashCache {
         if rows == 0 {
             return Ok(());
         }
-        let unflushed = self.unflushed.fetch_add(rows as u64, Ordering::AcqRel) + rows as u64;
-        let durable = unflushed > CACHE_UNFLUSHED_ROWS_MAX;
+        let mut unflushed = self.unflushed();
+        *unflushed += rows as u64;
+        let durable = *unflushed > CACHE_UNFLUSHED_ROWS_MAX;
         self.store.write(durable, |transaction| {
             work(&mut transaction.open_table(FILES)?, &mut transaction.open_table(LISTS)?)
         })?;
         if durable {
-            self.unflushed.store(0, Ordering::Release);
+            *unflushed = 0;
         }
         Ok(())
     }

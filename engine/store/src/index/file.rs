@@ -5,6 +5,7 @@
 
 use super::blocks::{Backend, BlockFile, Disk, Fault, HeadError, Purpose};
 use super::error::IndexError;
+use crate::faults::{self, Op};
 use crate::limits::{INDEX_CACHE_BYTES, REPLACE_TRIES_MAX};
 use redb::{Database, TableDefinition, WriteTransaction};
 use rustix::fs::{FlockOperation, RenameFlags};
@@ -144,46 +145,56 @@ impl Drop for Life {
 impl Store {
     pub(super) fn open(path: &Path, plan: Plan) -> Result<(Self, IndexFound), IndexError> {
         let failed = |source| IndexError::from_io(path, source);
-        let mut damaged = false;
+        let mut made_anew = IndexFound::Created;
         for _ in 0..REPLACE_TRIES_MAX {
-            let opened = match OpenOptions::new().read(true).write(true).open(path) {
+            match faults::guard(Op::Open, || OpenOptions::new().read(true).write(true).open(path)) {
                 Ok(file) => {
                     if !lock(&file, path)? {
                         continue;
                     }
-                    Self::start(path, plan, Arc::new(file))?
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let Some(store) = Self::create(path, plan)? else { continue };
-                    let found = if damaged { IndexFound::Damaged } else { IndexFound::Created };
-                    return Ok((store, found));
-                }
-                Err(error) => return Err(failed(error)),
-            };
-            match opened {
-                Some(store) => return Ok((store, IndexFound::Sound)),
-                None => {
+                    let file = Arc::new(file);
+                    let disk: Arc<dyn Disk> = file.clone();
+                    let unusable = match Self::start(path, plan, disk)? {
+                        Ok(store) => return Ok((store, IndexFound::Sound)),
+                        Err(unusable) => unusable,
+                    };
                     match plan.aside {
-                        Aside::Keep => std::fs::rename(path, with_suffix(path, ".damaged")),
-                        Aside::Remove => std::fs::remove_file(path),
+                        Aside::Keep => {
+                            faults::guard(Op::Rename, || std::fs::rename(path, with_suffix(path, ".damaged")))
+                        }
+                        Aside::Remove => faults::guard(Op::Unlink, || std::fs::remove_file(path)),
                     }
                     .map_err(failed)?;
-                    damaged = true;
+                    // Locked up to here: nobody else takes the next one's place for this one's.
+                    drop(file);
+                    made_anew = unusable;
                 }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if let Some(store) = Self::create(path, plan)? {
+                        return Ok((store, made_anew));
+                    }
+                }
+                Err(error) => return Err(failed(error)),
             }
         }
         Err(IndexError::Locked { path: path.to_owned() })
     }
 
-    /// Opens what is on a disk; `None` if it is damaged.
-    pub(super) fn start(path: &Path, plan: Plan, disk: Arc<dyn Disk>) -> Result<Option<Self>, IndexError> {
+    /// Opens what is on a disk; or says as what it counts if it cannot be used.
+    pub(super) fn start(
+        path: &Path,
+        plan: Plan,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Result<Self, IndexFound>, IndexError> {
         match BlockFile::open(disk, plan.purpose) {
             Ok(blocks) => match Self::with(path, plan, blocks) {
-                Ok(store) => Ok(Some(store)),
-                Err(IndexError::Damaged { .. }) => Ok(None),
+                Ok(store) => Ok(Ok(store)),
+                Err(IndexError::Damaged { .. }) => Ok(Err(IndexFound::Damaged)),
                 Err(error) => Err(error),
             },
-            Err(HeadError::Damaged) => Ok(None),
+            // What is removed need not be spoken of.
+            Err(HeadError::Foreign) if plan.aside == Aside::Remove => Ok(Err(IndexFound::Created)),
+            Err(HeadError::Damaged | HeadError::Foreign) => Ok(Err(IndexFound::Damaged)),
             Err(HeadError::Newer(version)) => Err(IndexError::Newer { path: path.to_owned(), version }),
             Err(HeadError::Io(error)) => Err(IndexError::from_io(path, error)),
         }
@@ -193,36 +204,46 @@ impl Store {
     fn create(path: &Path, plan: Plan) -> Result<Option<Self>, IndexError> {
         let failed = |source| IndexError::from_io(path, source);
         let unfinished = with_suffix(path, ".new");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&unfinished)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = faults::guard(Op::Create, || options.open(&unfinished)).map_err(failed)?;
         if !lock(&file, &unfinished)? {
             return Ok(None);
         }
-        let result = (|| {
-            file.set_len(0).map_err(failed)?;
-            let store = Self::fill(path, plan, Arc::new(file))?;
-            let cwd = rustix::fs::CWD;
-            match rustix::fs::renameat_with(cwd, &unfinished, cwd, path, RenameFlags::NOREPLACE) {
-                Ok(()) => {}
-                Err(Errno::EXIST) => return Ok(None),
-                // Some file systems cannot do that. Then who opens at the same time must be kept out by the caller.
-                Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(&unfinished, path).map_err(failed)?,
-                Err(error) => return Err(failed(error.into())),
-            }
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).map_err(failed)?;
-            Ok(Some(store))
-        })();
+        let file = Arc::new(file);
+        let result = Self::fill_and_name(path, plan, &file, &unfinished);
         if !matches!(result, Ok(Some(_))) {
+            // Still locked: it is nobody else's.
             let _ = std::fs::remove_file(&unfinished);
         }
         result
+    }
+
+    fn fill_and_name(
+        path: &Path,
+        plan: Plan,
+        file: &Arc<File>,
+        unfinished: &Path,
+    ) -> Result<Option<Self>, IndexError> {
+        let failed = |source| IndexError::from_io(path, source);
+        file.set_len(0).map_err(failed)?;
+        let disk: Arc<dyn Disk> = file.clone();
+        let store = Self::fill(path, plan, disk)?;
+        let cwd = rustix::fs::CWD;
+        let renamed = faults::guard(Op::Rename, || {
+            rustix::fs::renameat_with(cwd, unfinished, cwd, path, RenameFlags::NOREPLACE)
+        });
+        match renamed {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(None),
+            // Some file systems cannot do that. Then who opens at the same time must be kept out by the caller.
+            Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(unfinished, path).map_err(failed)?,
+            Err(error) => return Err(failed(error.into())),
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+        faults::guard(Op::Sync, || parent.sync_all()).map_err(failed)?;
+        Ok(Some(store))
     }
 
     /// Makes an empty disk a file with all its tables, synced.

@@ -370,6 +370,15 @@ fn index_knows_a_file_by_its_inode_wherever_its_device_is_mounted() {
 }
 
 #[test]
+fn index_is_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<ReplicaIndex>();
+    shared::<IndexReader>();
+    shared::<HashCache>();
+    shared::<CacheReader>();
+}
+
+#[test]
 fn index_in_use_is_said_to_be() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("index.redb");
@@ -685,7 +694,7 @@ fn new_in_memory() -> (ReplicaIndex, Arc<MemoryDisk>) {
 
 /// What is on a disk; `None` if it is said to be damaged.
 fn open_in_memory(disk: Arc<MemoryDisk>) -> Option<ReplicaIndex> {
-    Some(ReplicaIndex { store: Store::start(&shown(), PLAN, disk).unwrap()? })
+    Some(ReplicaIndex { store: Store::start(&shown(), PLAN, disk).unwrap().ok()? })
 }
 
 /// The `number`-th batch of a history: new rows, changed and removed ones, of all kinds and sizes.
@@ -1020,9 +1029,12 @@ fn index_cache_remembers_hashes_of_small_and_large_files() {
     assert_eq!(cache.found(), IndexFound::Sound);
     assert_eq!(get(&cache, "a/two"), Some(cached(40_000, 3)));
     drop(cache);
-    // Another algorithm's hashes are of no use.
+    // Another algorithm's hashes are of no use, and neither is what is damaged.
     let cache = HashCache::open(&at, HashAlgorithm::Blake3).unwrap();
-    assert_eq!((cache.found(), get(&cache, "a/two")), (IndexFound::Damaged, None));
+    assert_eq!((cache.found(), get(&cache, "a/two")), (IndexFound::Created, None));
+    drop(cache);
+    std::fs::write(&at, "garbage").unwrap();
+    assert_eq!(HashCache::open(&at, HashAlgorithm::Blake3).unwrap().found(), IndexFound::Damaged);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
@@ -1089,7 +1101,7 @@ fn b11_flipped_bits_of_a_cache_are_found_or_do_no_harm() {
         let mut bytes = whole.clone();
         let at = random.index(bytes.len());
         bytes[at] ^= 1 << random.below(8);
-        let Some(store) = Store::start(&shown(), plan, MemoryDisk::holding(bytes)).unwrap() else {
+        let Ok(store) = Store::start(&shown(), plan, MemoryDisk::holding(bytes)).unwrap() else {
             damaged += 1;
             continue;
         };
