@@ -41,6 +41,10 @@ pub enum Event<'a> {
         bytes: u64,
         /// What could not be offered.
         problems: u64,
+        /// Bytes that were read and hashed.
+        hashed_bytes: u64,
+        /// Files that were not read, since they are as an earlier run hashed them.
+        reused_files: u64,
     },
     /// A session has begun.
     Connected {
@@ -195,8 +199,14 @@ impl Reporter {
                     (None, None) => serving,
                 }
             }
-            Event::Scanned { entries, bytes, problems } => {
+            Event::Scanned { entries, bytes, problems, hashed_bytes, reused_files } => {
                 let mut text = format!("Hashed and signed {entries} entries, {}.", human_bytes(*bytes));
+                if *reused_files > 0 {
+                    text += &format!(
+                        " {reused_files} files are unchanged; {} were read.",
+                        human_bytes(*hashed_bytes)
+                    );
+                }
                 if *problems > 0 {
                     text += &format!(" {problems} could not be offered.");
                 }

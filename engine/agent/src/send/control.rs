@@ -26,7 +26,7 @@ type Frame = (FrameHeader, Vec<u8>);
 pub async fn run(
     serving: &Serving,
     serve: &Arc<Serve>,
-    next: SegmentSeq,
+    wanted: SegmentSeq,
     session: Session,
     (reader, writer): &mut Halves,
 ) -> Result<(), Ended> {
@@ -34,7 +34,7 @@ pub async fn run(
     let (frames, mut heard) = mpsc::channel(FRAMES_AHEAD_MAX);
     // Reading a frame must not be given up half-way, so it goes on beside everything else.
     let reading = read(reader, session, frames);
-    let talking = talk(serving, serve, next, &mut heard, writer);
+    let talking = talk(serving, serve, serving.log.serve_from(wanted), &mut heard, writer);
     tokio::select! {
         ended = reading => Err(ended),
         done = talking => done,
@@ -79,8 +79,8 @@ async fn talk(
     let mut ticks = interval(Duration::from_millis(PING_INTERVAL_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let written = *segments.borrow_and_update();
-        while credit > 0 && next.0 < written {
+        let end = *segments.borrow_and_update();
+        while credit > 0 && next < end {
             let Some(segment) = serving.log.segment(next)? else { break };
             writer.send(FrameKind::Segment, 0, &segment).await?;
             next.0 += 1;

@@ -346,15 +346,18 @@ fn report(serving: &Serving, file: FileId, path: &SafePath, error: &io::Error) -
     problem
 }
 
-/// Looks whether a file is still the version that was hashed, and tells the scanner if not.
+/// Looks whether a file is still the version that was hashed, and tells the scanner if not. So it does of a file that
+/// an earlier run hashed and this one did not read: its content may have changed without its times (a page that was
+/// mapped, a disk that forgets), and now somebody has seen that it did.
 ///
 /// # Errors
 /// If the table of files cannot be read.
 pub fn report_if_changed(serving: &Serving, id: FileId) -> io::Result<()> {
-    if let Some(offered) = serving.files.get(id)?
-        && let Err(error) = open_version(&serving.source, &offered.path, &offered.stat)
-    {
-        report(serving, id, &offered.path, &error);
+    let Some(offered) = serving.files.get(id)? else { return Ok(()) };
+    match open_version(&serving.source, &offered.path, &offered.stat) {
+        Err(error) => drop(report(serving, id, &offered.path, &error)),
+        Ok(_) if offered.reused => serving.changed.add(id),
+        Ok(_) => {}
     }
     Ok(())
 }

@@ -1,28 +1,36 @@
 //! `sealift send`: offers files, and serves them to whoever has the ticket.
 //!
-//! Makes the job's keys, starts the scan on a shard of its own and the serving shards, and passes each connection that
-//! comes in to one of these. Owns the order of starting and ending.
+//! Takes the job's keys up or makes some, starts the scan and the serving shards, and passes each connection that comes
+//! in to one of these. Owns the order of starting and ending.
 
+mod carried;
 mod changed;
 mod control;
 mod data;
+mod feed;
+mod find;
+mod hashes;
 mod log;
 mod scan;
+mod sequence;
 mod serve;
 
 use crate::error::{Finish, RunError};
+use crate::preserve::Preserve;
 use crate::report::{Event, Reporter};
 use crate::shards::Shards;
-use crate::state::new_seed;
+use crate::state::{Chain, Job, JobName, StateDir, new_seed};
+use carried::Carried;
 use changed::ChangedFiles;
+use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
-use scan::{Scan, Totals};
+use scan::{Scan, Scanning, Totals};
 use sealift_net::{Acceptor, AcceptorOptions, Cipher, Listener, ServedJob};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
-use sealift_proto::manifest::SegmentWriter;
+use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
 use sealift_proto::ticket::{Address, Ticket};
-use sealift_store::{Backend, PoolConfig, Source, spawn_shard};
+use sealift_store::{Backend, Source};
 use serve::{Happened, Serving};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -32,10 +40,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-/// Buffers of the scan's shard.
-const SCAN_BUFFERS: usize = 24;
 /// News of receivers that may wait.
 const HAPPENED_MAX: usize = 64;
 
@@ -62,6 +68,14 @@ pub struct SendOptions {
     pub cipher: Cipher,
     /// Data connections that one receiver may open.
     pub connections: usize,
+    /// The job whose keys and chain are gone on with; without one they are of this run alone.
+    pub job: Option<JobName>,
+    /// Where state is kept, if the user named a place.
+    pub state_dir: Option<PathBuf>,
+    /// Whether all files are hashed again, whatever is known of them.
+    pub rehash: bool,
+    /// What is carried. Modes, times, links, names of one file and holes always are.
+    pub preserve: Preserve,
 }
 
 /// The port of data sessions.
@@ -75,9 +89,16 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Arc::new(source);
+    let state = StateDir::open(options.state_dir.clone());
+    let (seed, chain) = match (&options.job, &state) {
+        (None, _) => (new_seed().map_err(failed("no keys can be made"))?.1, None),
+        (Some(name), Ok(state)) => {
+            let Job { seed, chain } = state.job(name)?;
+            (seed, Some(chain))
+        }
+        (Some(_), Err(_)) => return Err(state.expect_err("just looked")),
+    };
     let listener = bind(options.bind)?;
-
-    let (_, seed) = new_seed().map_err(failed("no keys can be made"))?;
     let ticket = Ticket {
         ro_secret: seed.ro_secret(),
         verify_key: seed.verify_key(),
@@ -85,8 +106,10 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     };
     tell_ticket(&ticket, options.ticket_file.as_deref(), &reporter)?;
 
+    let (next, previous) = chain.as_ref().map_or((SegmentSeq(0), SegmentHash::NONE), Chain::begins_at);
+    let writer = SegmentWriter::resume(seed, options.hash, next, previous);
     let spool = failed("cannot make a temporary file for the manifest");
-    let log = Arc::new(ManifestLog::new().map_err(&spool)?);
+    let log = Arc::new(ManifestLog::new(chain).map_err(&spool)?);
     let files = Arc::new(OfferedFiles::new().map_err(&spool)?);
     let changed = Arc::new(ChangedFiles::default());
     let scanned = watch::Sender::new(None);
@@ -96,25 +119,28 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         log: Arc::clone(&log),
         files: Arc::clone(&files),
         algorithm: options.hash,
+        backend: backend.backend,
+        carried: Carried::new(options.preserve),
         reporter: Arc::clone(&reporter),
         changed: Arc::clone(&changed),
         scanned,
     };
-    let mut scanning = start_scan(backend.backend, scan, SegmentWriter::new(seed, options.hash))?;
+    let hashes = Hashes::open(state.as_ref(), &options.paths, options.hash, options.rehash, &reporter);
+    let mut scanning = scan::start(scan, writer, hashes).map_err(failed("cannot start the scan"))?;
 
-    let ending = watch::Sender::new(false);
-    let (happened, mut news) = mpsc::channel(HAPPENED_MAX);
+    let goodbyes = watch::Sender::new(false);
+    let (happened, news) = mpsc::channel(HAPPENED_MAX);
     let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
     let job = ServedJob { ro: ticket.ro_secret.clone(), cipher: options.cipher };
     let serving = Arc::new(Serving {
         acceptor: Acceptor::new(vec![job], acceptor_options),
         source,
-        log,
+        log: Arc::clone(&log),
         files,
         changed,
         happened,
         connections_max: options.connections,
-        ending: ending.subscribe(),
+        ending: goodbyes.subscribe(),
         sessions: Mutex::default(),
         reporter: Arc::clone(&reporter),
         unreadable: Mutex::default(),
@@ -122,42 +148,67 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let shards = Shards::start("sealift-send", backend.backend).map_err(failed("cannot start threads"))?;
     shards.describe(&backend, &reporter).await.map_err(failed("cannot start threads"))?;
 
-    let mut tally = Tally::new();
-    let mut ticks = tokio::time::interval(PROGRESS_TICK);
-    let mut interrupted = std::pin::pin!(interruption());
-    let finish = loop {
-        tokio::select! {
-            incoming = listener.accept() => {
-                let serving = Arc::clone(&serving);
-                shards.spawn(move |io| serve::serve(io, serving, incoming)).await.map_err(failed("cannot serve"))?;
-            }
-            Some(happened) = news.recv() => {
-                if let Some(finish) = tally.note(happened, options.once, &totals, &serving) {
-                    break finish;
-                }
-            }
-            _ = ticks.tick() => tally.progress(&serving),
-            ended = &mut scanning => {
-                let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
-                return Err(RunError::Failed(format!("the scan failed: {reason}")));
-            }
-            () = &mut interrupted => {
-                if options.once {
-                    return Err(RunError::Interrupted);
-                }
-                break tally.end(&totals, &serving);
-            }
-        }
-    };
+    let ending =
+        serve_until_end(&listener, &shards, &serving, &mut scanning, news, &totals, options.once).await;
     // Sessions say goodbye; the shards then end with whatever is left.
-    ending.send_replace(true);
+    goodbyes.send_replace(true);
     let goodbye = async {
         while !serving.sessions().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(3), goodbye).await;
+    scanning.stop().await;
+    if let Err(error) = log.close() {
+        let message =
+            format!("The end of this run could not be kept, so the next one leaves numbers out: {error}.");
+        reporter.tell(&Event::Note { message });
+    }
+    let (finish, done) = ending?;
+    reporter.tell(&done);
     Ok(finish)
+}
+
+/// How a run ends, and what is told of it last of all.
+type Ending = (Finish, Event<'static>);
+
+/// Serves whoever comes, until the user, the system or `once` ends it, or the scan fails.
+async fn serve_until_end(
+    listener: &Listener,
+    shards: &Shards,
+    serving: &Arc<Serving>,
+    scanning: &mut Scanning,
+    mut news: mpsc::Receiver<Happened>,
+    totals: &watch::Receiver<Option<Totals>>,
+    once: bool,
+) -> Result<Ending, RunError> {
+    let mut tally = Tally::new();
+    let mut ticks = tokio::time::interval(PROGRESS_TICK);
+    let mut interrupted = std::pin::pin!(interruption());
+    loop {
+        tokio::select! {
+            incoming = listener.accept() => {
+                let serving = Arc::clone(serving);
+                shards.spawn(move |io| serve::serve(io, serving, incoming)).await.map_err(failed("cannot serve"))?;
+            }
+            Some(happened) = news.recv() => {
+                if let Some(ending) = tally.note(happened, once, totals, serving) {
+                    return Ok(ending);
+                }
+            }
+            _ = ticks.tick() => tally.progress(serving),
+            ended = &mut scanning.failed => {
+                let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
+                return Err(RunError::Failed(format!("the scan failed: {reason}")));
+            }
+            () = &mut interrupted => {
+                if once {
+                    return Err(RunError::Interrupted);
+                }
+                return Ok(tally.end(totals, serving));
+            }
+        }
+    }
 }
 
 /// What was served so far.
@@ -206,7 +257,7 @@ impl Tally {
         once: bool,
         totals: &watch::Receiver<Option<Totals>>,
         serving: &Serving,
-    ) -> Option<Finish> {
+    ) -> Option<Ending> {
         let reporter = &serving.reporter;
         match happened {
             Happened::Connected(peer) => {
@@ -233,32 +284,32 @@ impl Tally {
                 };
                 reporter.tell(&Event::Disconnected { peer: peer.to_string(), reason });
                 once.then(|| {
-                    reporter.tell(&Event::Done {
+                    let done = Event::Done {
                         files: finished.files,
                         bytes: finished.bytes,
                         bytes_transferred: self.transferred,
                         seconds: self.begun.unwrap_or(self.started).elapsed().as_secs_f64(),
                         failed: finished.failed,
-                    });
+                    };
                     // What could not be offered is among what the receiver misses, if it says so.
-                    finish_of(finished.failed.max(problems(totals, serving)))
+                    (finish_of(finished.failed.max(problems(totals, serving))), done)
                 })
             }
         }
     }
 
     /// The end of a sender that was told to stop.
-    fn end(&self, totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> Finish {
+    fn end(&self, totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> Ending {
         let Totals { files, bytes, .. } = totals.borrow().unwrap_or_default();
         let problems = problems(totals, serving);
-        serving.reporter.tell(&Event::Done {
+        let done = Event::Done {
             files,
             bytes,
             bytes_transferred: self.transferred,
             seconds: self.started.elapsed().as_secs_f64(),
             failed: problems,
-        });
-        finish_of(problems)
+        };
+        (finish_of(problems), done)
     }
 }
 
@@ -269,25 +320,6 @@ fn problems(totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> u64 
 
 fn finish_of(failed: u64) -> Finish {
     if failed == 0 { Finish::Complete } else { Finish::Partial }
-}
-
-/// Starts the scan on a shard of its own. The receiver tells its failure.
-fn start_scan(
-    backend: Backend,
-    scan: Scan,
-    writer: SegmentWriter,
-) -> Result<oneshot::Receiver<io::Error>, RunError> {
-    let (failed_by, failure) = oneshot::channel();
-    let config = PoolConfig { slots: SCAN_BUFFERS, ..PoolConfig::default() };
-    let started = spawn_shard("sealift-scan", backend, config, move |io| async move {
-        let mut failed_by = failed_by;
-        tokio::select! {
-            Err(error) = scan::run(io, scan, writer) => { let _ = failed_by.send(error); }
-            () = failed_by.closed() => {}
-        }
-    });
-    started.map_err(failed("cannot start the scan"))?;
-    Ok(failure)
 }
 
 fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
