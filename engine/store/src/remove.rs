@@ -236,6 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_a_directory_without_rights_is_removed_and_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        for name in ["d/f", "d/g"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let replica = open(dir.path());
+        let f = stat(dir.path(), "d/f");
+        let forbid = || fs::set_permissions(dir.path().join("d"), fs::Permissions::from_mode(0o500)).unwrap();
+        forbid();
+        assert_eq!(replica.remove_entry(&path("d/f"), &RemoveExpected::File(f)).unwrap(), Removal::Removed);
+        replica.set_aside(&path("d/g"), b"h").unwrap();
+        assert_eq!(fs::metadata(dir.path().join("d")).unwrap().mode() & 0o7777, 0o500);
+        fs::set_permissions(dir.path().join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(dir.path().join("d/h").exists());
+    }
+
+    #[test]
     fn a_directory_that_forbids_it_gets_its_mode_back() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();

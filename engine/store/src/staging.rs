@@ -447,7 +447,7 @@ fn open_kept(dir: BorrowedFd<'_>, name: &str, size_bytes: u64, inode: u64) -> io
             && (found.inode, found.size_bytes, found.links) == (inode, size_bytes, 1))
     };
     let open = |flags: OFlags| {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat2(dir, name.as_bytes(), flags, Mode::empty()) {
             Ok(fd) if is_it(&fd)? => Ok(Some(fd)),
             Ok(_) => Ok(None),
@@ -458,12 +458,14 @@ fn open_kept(dir: BorrowedFd<'_>, name: &str, size_bytes: u64, inode: u64) -> io
             },
         }
     };
-    match open(OFlags::RDWR) {
+    // So that a FIFO or a terminal holds nothing up.
+    let to_write = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match open(to_write) {
         // It may have been given its mode already: through its inode, since a name could be a link's.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let Some(fd) = open(OFlags::PATH)? else { return Ok(None) };
             rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RUSR | Mode::WUSR)?;
-            open(OFlags::RDWR)
+            open(to_write)
         }
         opened => opened,
     }
@@ -500,7 +502,7 @@ mod tests {
     use crate::replica::{Replica, ReplicaId};
     use crate::stat::Timestamp;
     use std::fs;
-    use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
 
     const SIZE: u64 = 100_000;
@@ -605,6 +607,16 @@ mod tests {
         let after = fs::metadata(&victim).unwrap();
         assert_eq!((after.mode(), after.mtime(), after.len()), (before.mode(), before.mtime(), before.len()));
         assert!(adopt(&name, SIZE, inode).is_some(), "after all this");
+    }
+
+    #[test]
+    fn a_kept_file_that_has_its_mode_already_is_taken_up_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, inode) = interrupted(dir.path());
+        let mode = fs::Permissions::from_mode(0o4040);
+        fs::set_permissions(in_staging(dir.path(), &name), mode).unwrap();
+        let staged = open(dir.path()).adopt_staged(&name, &path("x"), SIZE, inode).unwrap().unwrap();
+        staged.file().write_all_at(b"more", 0).unwrap();
     }
 
     #[test]

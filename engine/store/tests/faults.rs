@@ -5,8 +5,8 @@
 use sealift_proto::block::FileId;
 use sealift_proto::path::SafePath;
 use sealift_store::{
-    Allocation, Backend, BlockIo, Durability, Existing, Expected, ManifestReader, PoolConfig, Ready,
-    RemoveExpected, Replica, ReplicaId, SmallWrite, Timestamp, fault_point, spawn_shard,
+    Allocation, Backend, BlockIo, Durability, Existing, Expected, FileError, ManifestReader, PoolConfig,
+    Ready, RemoveExpected, Replica, ReplicaId, SmallWrite, Timestamp, fault_point, spawn_shard,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -94,7 +94,14 @@ async fn run(io: &BlockIo, dir: &Path) -> Result<(), String> {
     }
     let mut buf = io.pool().acquire(9).await;
     buf.put_slice(b"version 2");
-    let small = SmallWrite { id: FileId(2), path: path("small"), content: 0..9, mode: 0o600, mtime: TIME };
+    let small = SmallWrite {
+        id: FileId(2),
+        path: path("small"),
+        content: 0..9,
+        mode: 0o600,
+        mtime: TIME,
+        attributes: None,
+    };
     for ready in replica.write_small(vec![small], &buf) {
         batch.push(ready.map_err(|error| text(&error))?);
     }
@@ -274,4 +281,50 @@ fn b8_seeded_faults_of_both_engines() {
         });
         assert!(lied);
     }
+}
+
+/// A mounted file system, until it goes.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// A tmpfs, if this process may mount one.
+    fn tmpfs(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(dir.path()).output();
+        mount.is_ok_and(|mount| mount.status.success()).then(|| Self(dir))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn b4_a_disk_without_inodes_is_told_from_one_without_space() {
+    let Some(disk) = Mounted::tmpfs("nr_inodes=16,size=1m") else {
+        return eprintln!("skipped: a small file system cannot be mounted here");
+    };
+    let replica = Replica::open(disk.0.path(), ID).unwrap();
+    let stage =
+        |bytes| replica.create_staged(FileId(0), &path("x"), bytes, Allocation::Preallocated).unwrap_err();
+    let error = stage(8 << 20);
+    assert!(matches!(error, FileError::NoSpace { .. }) && error.is_no_space(), "{error}");
+    for i in 0.. {
+        if fs::write(disk.0.path().join(i.to_string()), "").is_err() {
+            break;
+        }
+    }
+    for error in [
+        stage(0),
+        replica.make_directory(&path("d")).unwrap_err(),
+        replica.make_symlink(&path("l"), b"t", TIME).unwrap_err(),
+    ] {
+        assert!(matches!(error, FileError::NoInodes { .. }) && error.is_no_space(), "{error}");
+        assert!(error.to_string().contains("no inode is left"), "{error}");
+    }
+    fs::remove_file(disk.0.path().join("0")).unwrap();
+    replica.create_staged(FileId(0), &path("x"), 0, Allocation::Sparse).unwrap();
 }
