@@ -71,7 +71,11 @@ impl Arrivals {
             if let State::Behind = self.state
                 && header.snapshot
             {
-                return Err(RunError::NewSnapshot);
+                return Err(if sequence >= self.next {
+                    RunError::NewSnapshot
+                } else {
+                    hostile(format!("rollback: segment {sequence} was sent before"))
+                });
             }
             let behind = header.epoch == mark.epoch && sequence <= mark.sequence;
             if behind && sequence == mark.sequence && hash != mark.hash {

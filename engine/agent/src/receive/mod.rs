@@ -161,6 +161,12 @@ pub enum Event {
 /// Events that may wait for the coordinator.
 const EVENTS_MAX: usize = 1024;
 
+/// How often a sender may begin anew in one run, and how long it is waited then: a peer that only replays what others
+/// signed must not keep a receiver busy for ever.
+const RESTARTS_MAX: u32 = 32;
+/// See [`RESTARTS_MAX`]; times their number.
+const RESTART_DELAY: Duration = Duration::from_millis(50);
+
 /// How often it is looked whether the last job has ended, and for how long at most.
 const SETTLE_TICK: Duration = Duration::from_millis(5);
 /// See [`SETTLE_TICK`].
@@ -180,6 +186,7 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
 
     let mut interrupted = std::pin::pin!(crate::send::interruption());
     let mut so_far = SoFar { started: Instant::now(), transferred_bytes: 0 };
+    let mut restarts = 0;
     let ended = loop {
         let (workers, shards) = (workers.clone(), Arc::clone(&shards));
         let coordinator = Coordinator::new(
@@ -197,9 +204,14 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
         };
         so_far = coordinator.shut_down().await;
         match ended {
-            Err(RunError::NewSnapshot) => {
+            Err(RunError::NewSnapshot) if restarts < RESTARTS_MAX => {
+                restarts += 1;
+                tokio::time::sleep(RESTART_DELAY * restarts).await;
                 let message = "The sender was started anew: everything is looked at again.".into();
                 reporter.tell(&Told::Note { message });
+            }
+            Err(RunError::NewSnapshot) => {
+                break Err(RunError::Failed("the sender begins anew again and again".into()));
             }
             ended => break ended,
         }
