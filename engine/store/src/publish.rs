@@ -79,6 +79,11 @@ impl Ready {
         self
     }
 
+    /// Removes the staged file, even if it is kept.
+    pub fn discard(self) {
+        self.staged.discard();
+    }
+
     /// Where it belongs.
     #[must_use]
     pub fn path(&self) -> &SafePath {

@@ -440,7 +440,10 @@ impl Coordinator {
         let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
         let is_open = self.link.open.is_some();
         let in_contact = is_open
-            && if self.transfer.puller.is_idle() {
+            && if self.transfer.full.is_some() {
+                // We ask for nothing.
+                true
+            } else if self.transfer.puller.is_idle() {
                 self.link.has_given || now.duration_since(self.link.open_since) >= dead
             } else {
                 self.connections.values().any(DataConnection::has_given)

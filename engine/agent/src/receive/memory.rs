@@ -89,7 +89,9 @@ pub fn open(
     let replica =
         Replica::open(dest, ReplicaId(fresh)).map_err(|error| RunError::Failed(error.to_string()))?;
     let id = replica.id();
-    state.remember_replica(dest, &id.0).map_err(cannot_keep)?;
+    if state.replica_at(dest).map_err(cannot_keep)? != Some(id.0) {
+        state.remember_replica(dest, &id.0).map_err(cannot_keep)?;
+    }
     let file = state.replica_index(&id.0).map_err(cannot_keep)?;
     let memory = Memory::open(&file, verify_key)?;
     match &memory.found {
@@ -130,6 +132,7 @@ impl Memory {
         let failed = |error: IndexError| RunError::Failed(error.to_string());
         let reader = index.read().map_err(failed)?;
         let known = reader.job(&job).map_err(failed)?;
+        let is_new = known.is_none();
         let (number, accepted) = match known {
             Some(row) => (row.number, row.mark),
             None => {
@@ -150,8 +153,10 @@ impl Memory {
             unsynced,
             given_up: Mutex::default(),
         };
-        // The job has its number before anything is said to be its.
-        memory.write(IndexBatch::default(), accepted).map_err(failed)?;
+        if is_new {
+            // The job has its number before anything is said to be its.
+            memory.write(IndexBatch::default(), accepted).map_err(failed)?;
+        }
         Ok(memory)
     }
 

@@ -102,7 +102,16 @@ impl Publisher {
                     drafts.push((id, file.path().clone(), draft, metadata, kept));
                     ready.push(file.expect(expected));
                 }
-                Err(failure) => placed.push(Placed { id: complete.id, result: Err(failure) }),
+                Err(failure) => {
+                    let Complete { id, ready: file, kept, .. } = complete;
+                    if failure.lost_writes {
+                        if kept {
+                            notes.unstaged.push(file.path().clone());
+                        }
+                        file.discard();
+                    }
+                    placed.push(Placed { id, result: Err(failure) });
+                }
             }
         }
         let results = self.replica.publish(ready, self.durability);

@@ -111,7 +111,9 @@ pub struct Transfer {
     awaiting: usize,
     /// Files that are held.
     held: usize,
+    /// Since when something waits for room, and when it is looked for next.
     full_since: Option<Instant>,
+    next_space_try: Instant,
     last_segment: Instant,
     /// Hashes of files in work.
     held_hashes: usize,
@@ -144,10 +146,7 @@ struct Rules {
 
 /// The disk is full.
 #[derive(Clone, Copy, Debug)]
-pub struct Full {
-    since: Instant,
-    next_try: Instant,
-}
+pub struct Full;
 
 /// Between tries while the disk is full: doubled until something fits.
 const FULL_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -209,6 +208,7 @@ impl Transfer {
             awaiting: 0,
             held: 0,
             full_since: None,
+            next_space_try: Instant::now(),
             last_segment: Instant::now(),
             unplaced: HashSet::new(),
             claimed: HashSet::new(),
@@ -866,8 +866,8 @@ impl Transfer {
         if !self.files.contains_key(&id) {
             return;
         }
-        if failure.lost_writes {
-            // Nothing that was written is believed any more.
+        if failure.lost_writes && !self.files.get(&id).is_some_and(|file| file.kept) {
+            // Nothing that was written is believed any more; of a file that the index knows, what was synced before is.
             self.discard_staged(id);
         }
         let file = self.files.get_mut(&id).expect("just looked at");
@@ -907,13 +907,13 @@ impl Transfer {
     /// Nothing more is fetched or staged until there is room.
     fn pause(&mut self, path: &SafePath, reason: &str) {
         let now = Instant::now();
-        let next_try = now + self.full_delay;
-        self.full_delay = (self.full_delay * 2).min(FULL_DELAY.1);
-        match &mut self.full {
-            Some(full) => full.next_try = full.next_try.max(next_try),
+        self.full_since.get_or_insert(now);
+        match self.full {
+            Some(Full) => {}
             None => {
-                let since = *self.full_since.get_or_insert(now);
-                self.full = Some(Full { since, next_try });
+                self.full = Some(Full);
+                self.next_space_try = now + self.full_delay;
+                self.full_delay = (self.full_delay * 2).min(FULL_DELAY.1);
                 let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(reason);
                 self.reporter.tell(&Event::Paused { reason: format!("{path}: {reason}") });
             }
@@ -923,13 +923,13 @@ impl Transfer {
     /// Tries held files again whose time has come.
     pub fn release(&mut self) {
         let now = Instant::now();
-        if let Some(full) = self.full {
-            if self.rules.wait_for_space.is_some_and(|max| now.duration_since(full.since) >= max) {
-                return self.give_up_space();
-            }
-            if now >= full.next_try {
-                self.try_space(now);
-            }
+        if let (Some(since), Some(max)) = (self.full_since, self.rules.wait_for_space)
+            && now.duration_since(since) >= max
+        {
+            return self.give_up_space();
+        }
+        if self.full_since.is_some() && now >= self.next_space_try {
+            self.try_space(now);
         }
         if self.held == 0 {
             return;
@@ -960,6 +960,7 @@ impl Transfer {
             .map(|(id, file)| (file.assembly.layout().size_bytes(), *id))
             .collect();
         held.sort();
+        let held_count = held.len();
         let mut needed = SPARE_BYTES;
         let fitting: Vec<FileId> = held
             .into_iter()
@@ -969,19 +970,33 @@ impl Transfer {
             })
             .map(|(_, id)| id)
             .collect();
+        let rest = held_count - fitting.len();
         let retries_record = !self.records.is_empty() && free >= SPARE_BYTES;
+        self.next_space_try = now + FULL_DELAY.0;
         if fitting.is_empty() && !retries_record {
-            if let Some(full) = &mut self.full {
-                full.next_try = now + FULL_DELAY.0;
+            if held_count == 0 && self.records.is_empty() {
+                // What did not fit was taken back meanwhile.
+                self.resume();
             }
             return;
         }
-        self.full = None;
+        let was_full = self.full.take().is_some();
         for id in fitting {
             self.let_go(id);
         }
         self.take_records();
-        if self.full.is_none() {
+        if self.full.is_none() && was_full {
+            self.reporter.tell(&Event::Resumed);
+        }
+        if self.full.is_none() && rest == 0 {
+            self.full_since = None;
+        }
+    }
+
+    /// Nothing waits for room any more.
+    fn resume(&mut self) {
+        self.full_since = None;
+        if self.full.take().is_some() {
             self.reporter.tell(&Event::Resumed);
         }
     }
@@ -989,6 +1004,7 @@ impl Transfer {
     /// Space was waited for long enough.
     fn give_up_space(&mut self) {
         self.full = None;
+        self.full_since = None;
         self.rules.wait_for_space = Some(Duration::ZERO);
         let full =
             |file: &FileEntry| matches!(&file.stage, Stage::Held(hold) if hold.trouble == Trouble::Full);
