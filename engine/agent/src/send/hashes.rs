@@ -91,10 +91,9 @@ impl Hashes {
 /// Looks files up in the order of the walk, and finds what of the rows has no file any more.
 pub struct Lookup {
     hashes: Hashes,
-    /// The next rows, in the order of the walk.
+    /// The next rows, in the order of the walk, without hashes of blocks.
     rows: std::iter::Peekable<std::vec::IntoIter<(SafePath, CachedFile)>>,
     /// The last row that was taken; `None` before the first.
-    #[allow(dead_code)]
     last: Option<SafePath>,
     ended: bool,
     /// Rows without a file.
@@ -112,10 +111,21 @@ impl Lookup {
 
     /// What is known of a file, if it is the version that was hashed. Asked once for each file, in the walk's order.
     pub fn look(&mut self, path: &SafePath, stat: &FileStat) -> Option<Known> {
-        let file = self.hashes.cache.read().and_then(|reader| reader.get(path));
-        let file = file.map_err(|error| self.hashes.failed(&error)).ok().flatten()?;
+        loop {
+            let row = self.next_row()?;
+            match walk_order(&row.0, path) {
+                Ordering::Less => self.pass(),
+                Ordering::Equal => break,
+                Ordering::Greater => return None,
+            }
+        }
+        let (_, mut file) = self.rows.next().expect("just looked at");
         if self.hashes.rehash || !file.stat.matches(stat) {
             return None;
+        }
+        if Layout::new(file.stat.size_bytes, file.block_size)?.blocks() > 1 {
+            let whole = self.hashes.cache.read().and_then(|reader| reader.get(path));
+            file = whole.map_err(|error| self.hashes.failed(&error)).ok().flatten()?;
         }
         known(file)
     }
@@ -148,6 +158,16 @@ impl Lookup {
     }
 
     fn next_row(&mut self) -> Option<&(SafePath, CachedFile)> {
+        if self.rows.peek().is_none() && !self.ended {
+            let read = self.hashes.cache.read().and_then(|reader| reader.after(self.last.as_ref()));
+            let rows = read.unwrap_or_else(|error| {
+                self.hashes.failed(&error);
+                Vec::new()
+            });
+            self.ended = rows.is_empty();
+            self.last = rows.last().map(|(path, _)| path.clone());
+            self.rows = rows.into_iter().peekable();
+        }
         self.rows.peek()
     }
 }
@@ -318,4 +338,160 @@ fn write(cache: &HashCache, batch: HashMap<SafePath, Option<CachedFile>>) -> Res
     gone.sort_unstable_by(walk_order);
     cache.remove(&gone)?;
     cache.write(&files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Style;
+    use sealift_store::{Found, Source, Timestamp, Walk};
+    use std::path::Path;
+
+    fn path(text: &str) -> SafePath {
+        SafePath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn open(dir: &Path, rehash: bool) -> Hashes {
+        let state = StateDir::open(Some(dir.join("state"))).unwrap();
+        let reporter = Arc::new(Reporter::new(Style::Json));
+        Hashes::open(Ok(&state), &[dir.into()], HashAlgorithm::Blake3, rehash, &reporter).unwrap()
+    }
+
+    /// The files of a tree, in the order of the walk.
+    fn files(tree: &Path) -> Vec<(SafePath, FileStat)> {
+        let source = Source::open(&[tree.into()]).unwrap();
+        let files = Walk::new(&source).filter_map(|found| match found {
+            Found::File { path, stat } => Some((path, stat)),
+            _ => None,
+        });
+        files.collect()
+    }
+
+    /// Each with a root of its own.
+    fn row(number: u8, stat: &FileStat) -> CachedFile {
+        CachedFile {
+            stat: LocalStat::from(stat),
+            block_size: BlockSize::MIN,
+            root: RootHash([number; 32]),
+            hashes: vec![BlockHash([number; 32]); usize::from(stat.size_bytes > 32_768) * 2],
+            holes: Vec::new(),
+        }
+    }
+
+    fn look(lookup: &mut Lookup, files: &[(SafePath, FileStat)]) -> Vec<Option<u8>> {
+        files.iter().map(|(path, stat)| lookup.look(path, stat).map(|known| known.root.0[0])).collect()
+    }
+
+    #[test]
+    fn what_is_unchanged_is_known_and_what_is_gone_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        // Names around the slash, which comes before every other byte in a walk.
+        let names = ["a", "a b/c", "b/x", "b-", "b!", "b/y/z", "c", "b0"];
+        for name in names {
+            let file = tree.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, name).unwrap();
+        }
+        std::fs::write(tree.join("large"), vec![1; 40_000]).unwrap();
+        let before = files(&tree);
+        assert!(before.is_sorted_by(|(a, _), (b, _)| walk_order(a, b).is_lt()), "{before:?}");
+        let hashes = open(dir.path(), false);
+        let rows: Vec<_> = (0..).zip(&before).map(|(n, (path, stat))| (path.clone(), row(n, stat))).collect();
+        hashes.cache.write(&rows).unwrap();
+
+        let mut lookup = Lookup::new(hashes.clone());
+        let all: Vec<_> = (0..).take(before.len()).map(Some).collect();
+        assert_eq!(look(&mut lookup, &before), all);
+        assert!(lookup.finish().is_empty());
+
+        // One is touched, one is new, two are gone.
+        std::fs::write(tree.join("b!"), "B!").unwrap();
+        std::fs::write(tree.join("b/new"), "").unwrap();
+        std::fs::remove_file(tree.join("a")).unwrap();
+        std::fs::remove_dir_all(tree.join("b/y")).unwrap();
+        let mut lookup = Lookup::new(hashes.clone());
+        let known: Vec<_> = files(&tree)
+            .iter()
+            .filter_map(|(path, stat)| lookup.look(path, stat).is_none().then(|| path.to_string()))
+            .collect();
+        assert_eq!(known, ["b/new", "b!"]);
+        assert_eq!(lookup.finish(), [path("a"), path("b/y/z")]);
+
+        // All hashed again: nothing is known, and nothing is gone.
+        drop(hashes);
+        let mut lookup = Lookup::new(open(dir.path(), true));
+        assert_eq!(look(&mut lookup, &before), vec![None; before.len()]);
+        assert!(lookup.finish().is_empty());
+    }
+
+    #[test]
+    fn b3_what_could_not_be_looked_at_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let hashes = open(dir.path(), false);
+        let zero = Timestamp { seconds: 0, nanos: 0 };
+        let stat =
+            FileStat { size_bytes: 1, mtime: zero, ctime: zero, inode: 1, device: 1, mode: 0, links: 1 };
+        let names = ["a", "closed/b", "closed/sub/c", "closed-", "z"];
+        let rows: Vec<_> = names.iter().map(|name| (path(name), row(1, &stat))).collect();
+        hashes.cache.write(&rows).unwrap();
+        let unreadable = ProblemKind::Unreadable(std::io::ErrorKind::PermissionDenied.into());
+        let mut lookup = Lookup::new(hashes.clone());
+        lookup.problem(b"closed", &unreadable);
+        lookup.problem(b"closed/sub", &unreadable);
+        assert!(lookup.look(&path("z"), &stat).is_some());
+        assert_eq!(lookup.finish(), [path("a"), path("closed-")]);
+        let mut lookup = Lookup::new(hashes);
+        lookup.problem(b"", &unreadable);
+        assert!(lookup.finish().is_empty());
+    }
+
+    #[test]
+    fn b12_only_versions_whose_times_say_that_they_last_are_remembered() {
+        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(1_000_000 + millis);
+        let zero = Timestamp { seconds: 0, nanos: 0 };
+        let changed = |millis: u64| FileStat {
+            size_bytes: 1,
+            mtime: zero,
+            ctime: Timestamp {
+                seconds: 1000 + i64::try_from(millis / 1000).unwrap(),
+                nanos: u32::try_from(millis % 1000).unwrap() * 1_000_000,
+            },
+            inode: 1,
+            device: 1,
+            mode: 0,
+            links: 1,
+        };
+        assert!(may_be_remembered(&changed(500), at(600)));
+        assert!(!may_be_remembered(&changed(500), at(599)));
+        assert!(!may_be_remembered(&changed(60_500), at(600)), "a time in the future");
+        assert!(!may_be_remembered(&changed(1000), at(3999)), "no fractions of a second");
+        assert!(may_be_remembered(&changed(1000), at(4000)));
+    }
+
+    #[tokio::test]
+    async fn what_is_hashed_and_forgotten_is_written_in_the_order_it_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let hashes = open(dir.path(), false);
+        let zero = Timestamp { seconds: 0, nanos: 0 };
+        let stat =
+            FileStat { size_bytes: 1, mtime: zero, ctime: zero, inode: 1, device: 1, mode: 0, links: 1 };
+        let layout = Layout::new(1, BlockSize::MIN).unwrap();
+        let mut remember = Remember::new(hashes.clone());
+        assert_eq!(remember.due(), None);
+        let hashed = |remember: &mut Remember, name: &str| {
+            remember.hashed(path(name), &stat, layout, RootHash([1; 32]), Vec::new(), Vec::new());
+        };
+        hashed(&mut remember, "a");
+        hashed(&mut remember, "b");
+        remember.forget(path("a"));
+        assert!(remember.due().is_some());
+        remember.write().await;
+        remember.forget(path("b"));
+        hashed(&mut remember, "b");
+        remember.forget(path("c"));
+        remember.flush().await.await.unwrap();
+        let rows = hashes.cache.read().unwrap().after(None).unwrap();
+        assert_eq!(rows.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), ["b"]);
+    }
 }

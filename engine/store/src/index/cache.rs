@@ -200,6 +200,18 @@ impl CacheReader {
             Ok(Some(file))
         })
     }
+
+    /// What is known of the next files after a path, or of the first ones, in the order of a walk; none at the end. Without
+    /// the hashes of their blocks, which may be many: [`CacheReader::get`] has those.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn after(&self, path: Option<&SafePath>) -> Result<Vec<(SafePath, CachedFile)>, IndexError> {
+        let key = path.map(rows::path_key);
+        self.run(|(files, _)| {
+            next_rows(files, key.as_deref(), |key, value| Some(CachedHead::decode(key, value)?.file))
+        })
+    }
 }
 
 impl Drop for CacheReader {
