@@ -112,6 +112,9 @@ pub enum Event<'a> {
         seconds: f64,
         /// Entries that are missing.
         failed: u64,
+        /// Entries that were removed here, since the source has them no more.
+        #[serde(skip_serializing_if = "is_zero")]
+        deleted: u64,
     },
     /// The end, without success.
     Error {
@@ -120,6 +123,10 @@ pub enum Event<'a> {
         /// The exit code.
         code: u8,
     },
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Tells events.
@@ -228,7 +235,7 @@ impl Reporter {
             Event::Problem { path, reason } => format!("problem: {path}: {reason}"),
             Event::Warning { message } => format!("warning: {message}"),
             Event::Note { message } => message.clone(),
-            Event::Done { files, bytes, bytes_transferred, seconds, failed } => {
+            Event::Done { files, bytes, bytes_transferred, seconds, failed, deleted } => {
                 if let Some(bar) = &self.bar {
                     bar.finish_and_clear();
                 }
@@ -239,6 +246,9 @@ impl Reporter {
                     human_bytes(*bytes_transferred),
                     human_bytes(per_second(*bytes, *seconds)),
                 );
+                if *deleted > 0 {
+                    text += &format!(" {deleted} entries were removed.");
+                }
                 if *failed > 0 {
                     text += &format!(" {failed} entries are missing.");
                 }

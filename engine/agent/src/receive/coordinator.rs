@@ -715,6 +715,7 @@ impl Coordinator {
             bytes_transferred: finished.bytes_transferred,
             seconds: self.started.elapsed().as_secs_f64(),
             failed: finished.failed,
+            deleted: closed.deleted,
         });
         if let Some(message) = closed.withheld {
             self.reporter.tell(&Told::Warning { message });

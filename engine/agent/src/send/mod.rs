@@ -290,6 +290,7 @@ impl Tally {
                         bytes_transferred: self.transferred,
                         seconds: self.begun.unwrap_or(self.started).elapsed().as_secs_f64(),
                         failed: finished.failed,
+                        deleted: 0,
                     };
                     // What could not be offered is among what the receiver misses, if it says so.
                     (finish_of(finished.failed.max(problems(totals, serving))), done)
@@ -308,6 +309,7 @@ impl Tally {
             bytes_transferred: self.transferred,
             seconds: self.started.elapsed().as_secs_f64(),
             failed: problems,
+            deleted: 0,
         };
         (finish_of(problems), done)
     }
