@@ -27,10 +27,20 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 #[must_use]
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(build)
+    PROGRAM.get_or_init(|| build("sealift", &[]))
 }
 
-fn build() -> PathBuf {
+/// The path of `sealift-faulty`: the same program, whose disk fails where `SEALIFT_FAULTS` says so.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn faulty_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| build("sealift-faulty", &["--features=faults"]))
+}
+
+fn build(program: &str, args: &[&str]) -> PathBuf {
     // TARGET/PROFILE/deps/all-HASH
     let test = std::env::current_exe().expect("a test knows its own program");
     let profile_dir = test.ancestors().nth(2).expect("tests are built into TARGET/PROFILE/deps");
@@ -41,14 +51,15 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "sealift", "--bin", "sealift", "--profile", profile])
+        .args(["build", "--quiet", "-p", "sealift", "--bin", program, "--profile", profile])
+        .args(args)
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo can be started");
-    assert!(built.success(), "sealift cannot be built");
-    profile_dir.join("sealift")
+    assert!(built.success(), "{program} cannot be built");
+    profile_dir.join(program)
 }
 
 /// A run of the program that is yet to be started.

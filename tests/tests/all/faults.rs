@@ -5,4 +5,4 @@ mod changes;
 mod disk;
 mod killed;
 mod network;
-mod relay;
+pub(crate) mod relay;

@@ -4,6 +4,8 @@ mod arch;
 mod faults;
 mod hostile_receiver;
 mod hostile_sender;
+mod injected;
+mod killed;
 mod powercut;
 mod replicate;
 mod vectors;
