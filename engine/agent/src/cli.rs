@@ -6,13 +6,14 @@ use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify
 use crate::report::{Event, Reporter, Style};
 use crate::send::{self, DATA_PORT, SendOptions};
 use crate::state::{JobName, StateDir};
+use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_net::Cipher;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::ticket::{Address, Ticket};
 use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFilter};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -56,6 +57,22 @@ enum Command {
         SEALIFT_TICKET=sealift1... sealift receive /data/copy\n\n\
         The last two keep the ticket, which is a secret, out of the list of processes.")]
     Receive(ReceiveArgs),
+    /// Hashes all of a replica, compares it with the signed manifest in it, and names every damaged block.
+    ///
+    /// With --repair, what is damaged or missing is fetched from a source, block by block, and nothing else.
+    #[command(after_help = "Examples:\n  sealift verify /data/copy\n  \
+        sealift verify /data/copy --repair --from @ticket.txt\n\n\
+        Exit codes: 0 all right, 3 damage found (after a repair: left), 1 it cannot be verified.")]
+    Verify(VerifyArgs),
+    /// What this host remembers of a replica.
+    #[command(subcommand)]
+    Index(IndexCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum IndexCommand {
+    /// Makes the index of a replica anew, from its files and the signed manifest in it. The old one is kept beside it.
+    Rebuild(RebuildArgs),
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +177,60 @@ struct ReceiveArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The replica
+    dest: PathBuf,
+    /// A ticket of the job that the replica must be of, @FILE or -; by default this host must have received it
+    #[arg(long, value_name = "TICKET|@FILE|-")]
+    ticket: Option<OsString>,
+    /// Fetch what is damaged or missing
+    #[arg(long, requires = "from")]
+    repair: bool,
+    /// Where from: a ticket, @FILE or -
+    #[arg(long, requires = "repair", value_name = "TICKET|@FILE|-")]
+    from: Option<OsString>,
+    /// Name what is in DEST and not in the manifest, too
+    #[arg(long)]
+    extra: bool,
+    /// What becomes of a file that was edited here
+    #[arg(long, value_enum, default_value_t = OnConflict::Rename, requires = "repair")]
+    on_conflict: OnConflict,
+    /// What is kept of the source's metadata in what is repaired, as with receive
+    #[arg(long, value_name = "LIST", default_value = "default", requires = "repair")]
+    preserve: Preserve,
+    /// Keep set-user-id, set-group-id and sticky bits of what is repaired
+    #[arg(long, requires = "repair")]
+    keep_special_modes: bool,
+    /// As with receive
+    #[arg(long, value_name = "KIND:FROM=TO", requires = "repair")]
+    map_owner: Vec<String>,
+    /// As with receive
+    #[arg(long, requires = "repair")]
+    allow_root: bool,
+    /// As with receive
+    #[arg(long, value_name = "NAME", requires = "repair")]
+    xattr: Vec<String>,
+    /// How long an unreachable sender is tried again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "repair")]
+    retry_for: u32,
+    /// Tell events as JSON, one object a line, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RebuildArgs {
+    /// The replica
+    dest: PathBuf,
+    /// A ticket of the job that the replica must be of, @FILE or -; by default this host must have received it
+    #[arg(long, value_name = "TICKET|@FILE|-")]
+    ticket: Option<OsString>,
+    /// Tell events as JSON, one object a line, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Hash {
     Sha256,
@@ -181,6 +252,8 @@ pub fn main() -> ExitCode {
     let json = match &cli.command {
         Command::Send(args) => args.json,
         Command::Receive(args) => args.json,
+        Command::Verify(args) => args.json,
+        Command::Index(IndexCommand::Rebuild(args)) => args.json,
     };
     let style = if json { Style::Json } else { Style::People };
     let reporter = Arc::new(Reporter::new(style).with_bar());
@@ -213,6 +286,16 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
         Command::Receive(args) => {
             let options = args.options(StateDir::open(state_dir)?)?;
             runtime.block_on(receive::receive(options, reporter))
+        }
+        Command::Verify(args) => {
+            let options = args.options(StateDir::open(state_dir)?)?;
+            runtime.block_on(verify::verify(options, reporter))
+        }
+        Command::Index(IndexCommand::Rebuild(args)) => {
+            let state = StateDir::open(state_dir)?;
+            let ticket = args.ticket.as_ref().map(decode_ticket).transpose()?;
+            let options = RebuildOptions { dest: args.dest, state, ticket };
+            runtime.block_on(verify::rebuild(options, reporter))
         }
     }
 }
@@ -288,6 +371,47 @@ impl ReceiveArgs {
             repair: None,
         })
     }
+}
+
+impl VerifyArgs {
+    fn options(self, state: StateDir) -> Result<VerifyOptions, RunError> {
+        let stdin = |argument: &Option<OsString>| argument.as_deref() == Some(OsStr::new("-"));
+        if stdin(&self.ticket) && stdin(&self.from) {
+            return Err(RunError::Usage("only one ticket can be read from standard input".into()));
+        }
+        let ticket = self.ticket.as_ref().map(decode_ticket).transpose()?;
+        let repair = match self.from {
+            Some(from) => {
+                let receive = ReceiveArgs {
+                    ticket_or_dest: from,
+                    dest: Some(self.dest.clone()),
+                    fsync: Switch::Yes,
+                    verify: Verify::Stream,
+                    connections: 4,
+                    keep_special_modes: self.keep_special_modes,
+                    delete: false,
+                    max_delete: None,
+                    max_rewrite: None,
+                    on_conflict: self.on_conflict,
+                    preserve: self.preserve,
+                    map_owner: self.map_owner,
+                    allow_root: self.allow_root,
+                    xattr: self.xattr,
+                    wait_for_space: None,
+                    new_replica: false,
+                    retry_for: self.retry_for,
+                    json: self.json,
+                };
+                Some(receive.options(state.clone())?)
+            }
+            None => None,
+        };
+        Ok(VerifyOptions { dest: self.dest, state, ticket, repair, extra: self.extra })
+    }
+}
+
+fn decode_ticket(argument: &OsString) -> Result<Ticket, RunError> {
+    Ticket::decode(&read_ticket(argument)?).map_err(|error| RunError::Usage(error.to_string()))
 }
 
 fn ask_about_deletions(gone: u64, all: u64) -> bool {

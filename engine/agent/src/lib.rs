@@ -10,3 +10,4 @@ pub mod report;
 pub mod send;
 mod shards;
 pub mod state;
+pub mod verify;

@@ -90,6 +90,64 @@ pub enum Event<'a> {
         /// Why.
         reason: String,
     },
+    /// An entry of a replica is not what was signed.
+    Damaged {
+        /// Which, escaped.
+        path: String,
+        /// In one word: `corrupt`, `edited`, `unreadable`, `missing`, `kind`, `target`, `names` or `hidden`.
+        what: &'static str,
+        /// Its wrong blocks, as far as they are known.
+        blocks: &'a [u32],
+        /// Those of them that cannot be read.
+        #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+        unreadable: &'a [u32],
+        /// Bytes of content to be put right.
+        bytes: u64,
+        /// The same for people.
+        reason: String,
+    },
+    /// An entry of a replica that its manifest does not have.
+    Extra {
+        /// Which, escaped.
+        path: String,
+    },
+    /// A replica was compared with its manifest.
+    Verified {
+        /// Files, further names among them.
+        files: u64,
+        /// Bytes that were hashed.
+        bytes: u64,
+        /// Entries that are wrong.
+        damaged: u64,
+        /// Blocks that are, as far as they are known.
+        blocks_damaged: u64,
+        /// Bytes of content to be put right.
+        bytes_damaged: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// What was found wrong was put right, and checked again.
+    Repaired {
+        /// Entries that are right now.
+        repaired: u64,
+        /// Entries that still are not.
+        left: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// The index of a replica was made anew.
+    Rebuilt {
+        /// Entries that are in it.
+        entries: u64,
+        /// Files that were looked at.
+        files: u64,
+        /// Bytes that were hashed.
+        bytes: u64,
+        /// Entries of the manifest that are not in it, since they are wrong.
+        left_out: u64,
+        /// How long it took.
+        seconds: f64,
+    },
     /// Something was done otherwise than the manifest has it.
     Warning {
         /// What.
@@ -233,6 +291,11 @@ impl Reporter {
             Event::Paused { reason } => format!("paused: {reason}; waiting for room"),
             Event::Resumed => "There is room again: going on.".to_owned(),
             Event::Problem { path, reason } => format!("problem: {path}: {reason}"),
+            Event::Damaged { path, reason, .. } => format!("damaged: {path}: {reason}"),
+            Event::Extra { path } => format!("extra: {path}"),
+            Event::Verified { .. } | Event::Repaired { .. } | Event::Rebuilt { .. } => {
+                self.checked_text(event)
+            }
             Event::Warning { message } => format!("warning: {message}"),
             Event::Note { message } => message.clone(),
             Event::Done { files, bytes, bytes_transferred, seconds, failed, deleted } => {
@@ -264,6 +327,42 @@ impl Reporter {
         match &self.bar {
             Some(bar) if !bar.is_finished() => bar.suspend(|| tell_line(&line)),
             _ => tell_line(&line),
+        }
+    }
+}
+
+impl Reporter {
+    /// What came of a check of a replica.
+    fn checked_text(&self, event: &Event<'_>) -> String {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let speed = |bytes: u64, seconds: f64| {
+            format!("in {seconds:.2} s ({}/s)", human_bytes(per_second(bytes, seconds)))
+        };
+        match event {
+            Event::Verified { files, bytes, damaged: 0, seconds, .. } => {
+                format!("All right: {files} files, {}, {}.", human_bytes(*bytes), speed(*bytes, *seconds))
+            }
+            Event::Verified { files, bytes, damaged, blocks_damaged, bytes_damaged, seconds } => format!(
+                "Damaged: {damaged} entries, {blocks_damaged} blocks, {} of content; {files} files, {}, {}.",
+                human_bytes(*bytes_damaged),
+                human_bytes(*bytes),
+                speed(*bytes, *seconds),
+            ),
+            Event::Repaired { repaired, left: 0, .. } => {
+                format!("Repaired: {repaired} entries, all that were damaged.")
+            }
+            Event::Repaired { repaired, left, .. } => {
+                format!("Repaired: {repaired} entries; {left} are still damaged.")
+            }
+            Event::Rebuilt { entries, bytes, left_out, seconds, .. } => format!(
+                "The index has {entries} entries{}; {}, {}.",
+                if *left_out > 0 { format!(", {left_out} are left out") } else { String::new() },
+                human_bytes(*bytes),
+                speed(*bytes, *seconds),
+            ),
+            _ => String::new(),
         }
     }
 }

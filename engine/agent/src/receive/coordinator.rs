@@ -685,13 +685,19 @@ impl Coordinator {
     /// Puts the last things in place, tells the sender, and tells the user.
     async fn finish(&mut self) -> Result<Finish, RunError> {
         let closing = self.transfer.closing();
-        let publisher = Arc::clone(&self.publisher);
+        let (publisher, mark) = (Arc::clone(&self.publisher), closing.notes.mark);
         // What is repaired is a part: the manifest stays that of the whole.
         let arrivals = self.arrivals.take().filter(|_| self.options.repair.is_none());
         let finish = move || {
             let closed = place::close(&publisher, closing)?;
             if let Some(arrivals) = arrivals {
                 arrivals.commit().map_err(|error| format!("the manifest cannot be kept: {error}"))?;
+                if let Some(mark) = mark {
+                    let noted = publisher.memory.manifest_is_put(mark);
+                    noted.map_err(|error| {
+                        format!("the manifest's place in its chain cannot be kept: {error}")
+                    })?;
+                }
             }
             Ok(closed)
         };

@@ -9,6 +9,7 @@ use super::local::Before;
 use crate::error::RunError;
 use crate::report::{Event, Reporter};
 use crate::state::StateDir;
+use crate::verify::PutLast;
 use sealift_proto::block::Layout;
 use sealift_proto::digest::{HashAlgorithm, RootHash};
 use sealift_proto::keys::{JobId, VerifyKey};
@@ -29,8 +30,8 @@ pub const NO_JOB: u32 = 0;
 /// See the module. Shared by the jobs of a receiver.
 pub struct Memory {
     index: ReplicaIndex,
-    /// How the index was found.
-    found: IndexFound,
+    /// Its file.
+    file: PathBuf,
     job: JobId,
     number: u32,
     verify_key: VerifyKey,
@@ -72,39 +73,68 @@ impl Draft {
 ///
 /// # Errors
 /// If the destination was a replica and its marker is gone; if it or its index cannot be opened.
-pub fn open(
+pub async fn open(
     state: &StateDir,
     dest: &Path,
     verify_key: &VerifyKey,
     new_replica: bool,
     reporter: &Reporter,
 ) -> Result<(Arc<Replica>, Memory), RunError> {
-    let cannot_keep = |error: io::Error| {
-        let place = state.path().display();
-        RunError::Failed(format!("cannot keep state in {place}: {error} (another place: --state-dir)"))
-    };
     check_marker(state, dest, new_replica)?;
     let mut fresh = [0; 16];
     getrandom::fill(&mut fresh).map_err(|error| RunError::Failed(format!("no randomness: {error}")))?;
     let replica =
         Replica::open(dest, ReplicaId(fresh)).map_err(|error| RunError::Failed(error.to_string()))?;
     let id = replica.id();
-    if state.replica_at(dest).map_err(cannot_keep)? != Some(id.0) {
-        state.remember_replica(dest, &id.0).map_err(cannot_keep)?;
+    if state.replica_at(dest).map_err(|error| cannot_keep(state, &error))? != Some(id.0) {
+        state.remember_replica(dest, &id.0).map_err(|error| cannot_keep(state, &error))?;
     }
-    let file = state.replica_index(&id.0).map_err(cannot_keep)?;
-    let memory = Memory::open(&file, verify_key)?;
-    match &memory.found {
-        IndexFound::Damaged => {
-            let message = format!(
-                "the index of {} was damaged and is made anew: what is there is found by its hashes",
-                dest.display()
-            );
+    let memory = open_index(state, dest, &replica, verify_key, reporter).await?;
+    Ok((Arc::new(replica), memory))
+}
+
+/// Opens the index of a replica that is locked. One that was lost or damaged is made anew from what is there.
+///
+/// # Errors
+/// If it cannot be opened or written.
+pub async fn open_index(
+    state: &StateDir,
+    dest: &Path,
+    replica: &Replica,
+    verify_key: &VerifyKey,
+    reporter: &Reporter,
+) -> Result<Memory, RunError> {
+    let file = state.replica_index(&replica.id().0).map_err(|error| cannot_keep(state, &error))?;
+    let failed = |error: IndexError| RunError::Failed(error.to_string());
+    let mut tries = 0;
+    loop {
+        let (index, found) = ReplicaIndex::open(&file).map_err(failed)?;
+        if found == IndexFound::Damaged {
+            let message = format!("the index of {} was damaged", dest.display());
             reporter.tell(&Event::Warning { message });
         }
-        IndexFound::Created | IndexFound::Sound => {}
+        let found = match index.read().and_then(|reader| Ok((reader.jobs()?, reader.partials()?))) {
+            Ok((jobs, _)) if jobs.is_empty() => {
+                crate::verify::restore(dest, &index, &file, reporter).await?;
+                Memory::of(index, &file, verify_key)
+            }
+            Ok(_) => Memory::of(index, &file, verify_key),
+            Err(error) => Err(error),
+        };
+        match found {
+            // Found by looking into it: the next opening moves it aside.
+            Err(IndexError::Damaged { .. }) if tries < INDEX_TRIES_MAX => tries += 1,
+            found => return found.map_err(failed),
+        }
     }
-    Ok((Arc::new(replica), memory))
+}
+
+/// How often an index that turns out to be damaged is begun anew.
+const INDEX_TRIES_MAX: u32 = 2;
+
+fn cannot_keep(state: &StateDir, error: &io::Error) -> RunError {
+    let place = state.path().display();
+    RunError::Failed(format!("cannot keep state in {place}: {error} (another place: --state-dir)"))
 }
 
 /// A replica whose marker is missing is a disk that is not mounted, until somebody says otherwise (hazard B14).
@@ -126,17 +156,15 @@ fn check_marker(state: &StateDir, dest: &Path, new_replica: bool) -> Result<(), 
 }
 
 impl Memory {
-    fn open(file: &Path, verify_key: &VerifyKey) -> Result<Self, RunError> {
-        let (index, found) = ReplicaIndex::open(file).map_err(|error| RunError::Failed(error.to_string()))?;
+    fn of(index: ReplicaIndex, file: &Path, verify_key: &VerifyKey) -> Result<Self, IndexError> {
         let job = verify_key.job_id();
-        let failed = |error: IndexError| RunError::Failed(error.to_string());
-        let reader = index.read().map_err(failed)?;
-        let known = reader.job(&job).map_err(failed)?;
+        let reader = index.read()?;
+        let known = reader.job(&job)?;
         let is_new = known.is_none();
         let (number, accepted) = match known {
             Some(row) => (row.number, row.mark),
             None => {
-                let jobs = reader.jobs().map_err(failed)?;
+                let jobs = reader.jobs()?;
                 (1 + jobs.iter().map(|(_, row)| row.number).max().unwrap_or(NO_JOB), None)
             }
         };
@@ -144,7 +172,7 @@ impl Memory {
         let unsynced = UnsyncedFlag::beside(file);
         let memory = Self {
             index,
-            found,
+            file: file.to_owned(),
             job,
             number,
             verify_key: verify_key.clone(),
@@ -155,7 +183,7 @@ impl Memory {
         };
         if is_new {
             // The job has its number before anything is said to be its.
-            memory.write(IndexBatch::default(), accepted).map_err(failed)?;
+            memory.write(IndexBatch::default(), accepted)?;
         }
         Ok(memory)
     }
@@ -200,6 +228,19 @@ impl Memory {
     /// How far the chain was accepted.
     pub fn accepted(&self) -> Option<Mark> {
         *self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The manifest up to this segment is now the replica's.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub fn manifest_is_put(&self, mark: Mark) -> io::Result<()> {
+        PutLast { job: self.job, mark }.write(&self.file)
+    }
+
+    /// Whether the index was found damaged since it was opened.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self.index.read(), Err(IndexError::Damaged { .. }))
     }
 
     /// Whether the index is believed about nothing.

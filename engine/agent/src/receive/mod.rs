@@ -10,11 +10,11 @@ mod control;
 mod coordinator;
 mod data;
 mod delete;
-mod entries;
+pub(crate) mod entries;
 mod failure;
 mod local;
-mod memory;
-mod place;
+pub(crate) mod memory;
+pub(crate) mod place;
 mod transfer;
 
 use crate::error::{Finish, RunError};
@@ -28,7 +28,7 @@ use coordinator::{Coordinator, SoFar};
 use data::{Down, Fetched};
 pub use delete::MaxDelete;
 use failure::Failure;
-use local::{Context, Found, Prepared};
+use local::{Before, Context, Found, Prepared};
 use place::Placed;
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::RootHash;
@@ -36,12 +36,12 @@ use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_store::{
-    AttributeMapper, Backend, Capabilities, DroppedTally, Durability, IndexError, IoWorkers, MapperOptions,
-    Wanted,
+    AttributeMapper, Backend, Capabilities, DroppedTally, Durability, Expected, IndexError, IoWorkers,
+    LocalStat, MapperOptions, Wanted,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is verified before a file is published.
@@ -68,16 +68,57 @@ pub enum OnConflict {
 #[derive(Debug, Default)]
 pub struct Repair {
     /// The content that each is to have.
-    pub files: HashMap<SafePath, (u64, RootHash)>,
+    files: HashMap<SafePath, Damaged>,
+    /// Those of which the source has another version.
+    others: Mutex<HashSet<SafePath>>,
+}
+
+/// A file to be repaired.
+#[derive(Clone, Copy, Debug)]
+pub struct Damaged {
+    /// The size that it is to have.
+    pub bytes: u64,
+    /// The hash of the content that it is to have.
+    pub root: RootHash,
+    /// Its inode if nobody edited it: as it is, it is replaced without a copy.
+    pub untouched: Option<LocalStat>,
 }
 
 impl Repair {
+    /// Of these files.
+    #[must_use]
+    pub fn new(files: HashMap<SafePath, Damaged>) -> Self {
+        Self { files, others: Mutex::default() }
+    }
+
+    /// Files of which the source has another version than they are to have.
+    #[must_use]
+    pub fn others(&self) -> HashSet<SafePath> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether a file of the manifest is one of them, as far as is known of it.
     fn wants(&self, path: &SafePath, layout: Layout, root: Option<&RootHash>) -> bool {
-        let wanted = self.files.get(path);
-        wanted.is_some_and(|(bytes, wanted)| {
-            *bytes == layout.size_bytes() && root.is_none_or(|root| root == wanted)
-        })
+        let Some(wanted) = self.files.get(path) else { return false };
+        let is_it = wanted.bytes == layout.size_bytes() && root.is_none_or(|root| *root == wanted.root);
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_it {
+            others.remove(path);
+        } else {
+            others.insert(path.clone());
+        }
+        is_it
+    }
+
+    /// What it means to replace one of them: the check knows who edited it, unless somebody did so since.
+    fn before(&self, path: &SafePath, before: Before) -> Before {
+        let untouched = self.files.get(path).and_then(|wanted| wanted.untouched);
+        match before.expected {
+            Expected::Version(now) => {
+                Before { edited: !untouched.is_some_and(|seen| seen.matches(&now)), ..before }
+            }
+            _ => before,
+        }
     }
 }
 
@@ -180,13 +221,14 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
     let cannot_start = |error: std::io::Error| RunError::Failed(format!("cannot start threads: {error}"));
     let workers = IoWorkers::global().map_err(cannot_start)?;
-    let context = remember(&options, &reporter)?;
+    let mut context = remember(&options, &reporter).await?;
     let shards = Arc::new(Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?);
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
     let mut interrupted = std::pin::pin!(crate::send::interruption());
     let mut so_far = SoFar { started: Instant::now(), transferred_bytes: 0 };
     let mut restarts = 0;
+    let mut index_was_lost = false;
     let ended = loop {
         let (workers, shards) = (workers.clone(), Arc::clone(&shards));
         let coordinator = Coordinator::new(
@@ -213,6 +255,10 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
             Err(RunError::NewSnapshot) => {
                 break Err(RunError::Failed("the sender begins anew again and again".into()));
             }
+            Err(_) if !index_was_lost && context.memory.is_damaged() => {
+                index_was_lost = true;
+                context = begin_index_anew(context, &options, &reporter).await?;
+            }
             ended => break ended,
         }
     };
@@ -235,10 +281,30 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     ended
 }
 
-/// Opens the destination with what is remembered of it, and sees to what earlier runs left.
-fn remember(options: &ReceiveOptions, reporter: &Reporter) -> Result<Context, RunError> {
+/// Goes on without an index that turned out to be damaged: it is made anew from what is there (hazard B11).
+async fn begin_index_anew(
+    context: Context,
+    options: &ReceiveOptions,
+    reporter: &Reporter,
+) -> Result<Context, RunError> {
+    let closed = async {
+        while Arc::strong_count(&context.memory) > 1 {
+            tokio::time::sleep(SETTLE_TICK).await;
+        }
+    };
+    let _ = tokio::time::timeout(SETTLE_MAX, closed).await;
+    let Context { replica, memory, capabilities } = context;
+    drop(memory);
     let key = &options.ticket.verify_key;
-    let (replica, memory) = memory::open(&options.state, &options.dest, key, options.new_replica, reporter)?;
+    let memory = memory::open_index(&options.state, &options.dest, &replica, key, reporter).await?;
+    Ok(Context { replica, memory: Arc::new(memory), capabilities })
+}
+
+/// Opens the destination with what is remembered of it, and sees to what earlier runs left.
+async fn remember(options: &ReceiveOptions, reporter: &Reporter) -> Result<Context, RunError> {
+    let key = &options.ticket.verify_key;
+    let (replica, memory) =
+        memory::open(&options.state, &options.dest, key, options.new_replica, reporter).await?;
     let failed = |error: IndexError| RunError::Failed(error.to_string());
     let staged = memory.staged_names().map_err(failed)?;
     let cleared = replica.clear_staging(&staged);

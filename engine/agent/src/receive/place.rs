@@ -177,7 +177,7 @@ impl Publisher {
 const NAME_BYTES_MAX: usize = sealift_proto::limits::COMPONENT_BYTES_MAX;
 
 /// Under which name a file is kept that was edited here.
-fn conflict_name(path: &SafePath) -> Vec<u8> {
+pub fn conflict_name(path: &SafePath) -> Vec<u8> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let suffix = format!(".sealift-conflict-{}.{:09}", since_1970.as_secs(), since_1970.subsec_nanos());
     let mut name = path.name().to_vec();

@@ -648,6 +648,10 @@ impl Transfer {
     /// Notes what is at a file's place. Whether it may be replaced.
     fn may_replace(&mut self, id: FileId, before: Before) -> bool {
         let file = self.files.get_mut(&id).expect("the caller has it");
+        let before = match &self.rules.repair {
+            Some(repair) => repair.before(&file.path, before),
+            None => before,
+        };
         file.before = before;
         if before.edited && self.rules.on_conflict == OnConflict::Keep {
             self.fail(id, EDITED);
