@@ -1,4 +1,4 @@
-//! The file beneath redb: blocks with a checksum each, and a head that says what the file is.
+//! The file beneath redb: blocks with a checksum each, kept apart from them, and a head that says what the file is.
 //!
 //! redb trusts the pages it reads; a flipped bit in one can make it panic, loop or ask for terabytes. So it never sees
 //! one: a block that is not what was last written there is an error of the disk to it. The layout is in `docs/index.md`.
@@ -299,7 +299,7 @@ impl BlockFile {
             let blocks = now.chunks_exact(BLOCK);
             for (slot, block) in (run.slot..).zip(blocks) {
                 let sum = self.with_group(run.group, |group| group.sums[slot])?;
-                if sum != sum_of(run.group * GROUP_BLOCKS + slot as u64, block) {
+                if sum != sum_of(block) {
                     return Err(HeadError::Damaged);
                 }
             }
@@ -362,9 +362,7 @@ impl BlockFile {
             let (now, later) = rest.split_at(run.bytes());
             rest = later;
             self.disk.write_at(now, run.place()).map_err(HeadError::Io)?;
-            let first = run.group * GROUP_BLOCKS + run.slot as u64;
-            let written: Vec<u64> =
-                (first..).zip(now.chunks_exact(BLOCK)).map(|(at, b)| sum_of(at, b)).collect();
+            let written: Vec<u64> = now.chunks_exact(BLOCK).map(sum_of).collect();
             let index = usize::try_from(run.group).map_err(|_| misplaced())?;
             let mut sums = self.sums_mut();
             let group = self.load_group(&mut sums, index)?;
@@ -500,11 +498,9 @@ fn runs(offset: u64, len: usize) -> Result<impl Iterator<Item = Run>, HeadError>
     }))
 }
 
-/// The checksum of a block at its place; never 0, which stands for a block that was never written.
-fn sum_of(block: u64, data: &[u8]) -> u64 {
-    // So that a block that came to another's place is not taken for it.
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    (digest(data) ^ (block + 1).wrapping_mul(ODD)).max(1)
+/// The checksum of a block; never 0, which stands for a block that was never written.
+fn sum_of(block: &[u8]) -> u64 {
+    digest(block).max(1)
 }
 
 fn digest(data: &[u8]) -> u64 {
