@@ -23,8 +23,8 @@ const MIB: u64 = 1 << 20;
 
 /// So much goes through the relay in a second, so that most kills land in a transfer.
 const BYTES_PER_SECOND: u64 = 40 << 20;
-/// What may be between the relay and the disk: all buffers of a receiver (`BUFFERS_TOTAL` of 1 MiB), which are fewer
-/// than the fetches that four connections may have unanswered.
+/// What may be between the relay and the disk: the fetches that four connections may have unanswered, 16 of 1 MiB each.
+/// (The receiver's buffers are fewer, those of its sockets are beside them.)
 const IN_FLIGHT: u64 = 64 << 20;
 /// `CHECKPOINT_INTERVAL` of the receiver: what was written to unfinished files is synced, and then remembered, that
 /// often, and what is finished is published sooner.

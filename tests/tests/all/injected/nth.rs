@@ -16,8 +16,8 @@ const WAYS: [(&str, u32); 6] = [
 #[test]
 fn b1_b4_whichever_operation_fails_the_run_ends_by_itself_and_the_next_makes_all_of_it() {
     let scene = Scene::new();
-    let (last, _) = scene.case(1).operations("");
-    let (last_rare, _) = scene.case(1).operations(RARE);
+    let (last, _) = scene.remembered(1).operations("");
+    let (last_rare, _) = scene.remembered(1).operations(RARE);
     let common = points(last, share(30), 120).into_iter().map(|nth| ("", nth));
     let rare = points(last_rare, share(12), 121).into_iter().map(|nth| (RARE, nth));
     let mut cases = Vec::new();

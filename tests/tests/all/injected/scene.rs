@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -71,14 +72,19 @@ fn contents(root: &Path) -> BTreeMap<PathBuf, Content> {
     contents
 }
 
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     Old,
     New,
 }
 
-/// Some forty entries. The older version lacks some of them, and has other content in others; it has none that the newer
-/// one lacks.
+/// Some forty entries. The older version lacks some of them, and has other content in others. What it has and the newer
+/// one lacks is made by [`make_gone`].
 fn make(root: &Path, version: Version) {
     let is_new = version == Version::New;
     let of_version = u64::from(is_new);
@@ -115,8 +121,19 @@ fn make(root: &Path, version: Version) {
     }
 }
 
+/// What goes at the source.
+fn make_gone(root: &Path) {
+    for number in 0..3 {
+        file(&root.join(format!("gone/in it/{number}")), Random::new(number).bytes(100));
+    }
+    file(&root.join("gone/large"), Random::new(110).bytes(100 * KIB));
+    symlink("large", root.join("gone/link")).unwrap();
+    fs::hard_link(root.join("gone/large"), root.join("dir 1/gone twin")).unwrap();
+}
+
 fn sender(of: &Path, state: &Path) -> Sender {
-    let mut sender = Sender::of(Run::send([of]).env("SEALIFT_STATE_DIR", state).patience(PATIENCE_OF_SENDER));
+    let run = Run::send([of]).args(["--job", "scene"]).env("SEALIFT_STATE_DIR", state);
+    let mut sender = Sender::of(run.patience(PATIENCE_OF_SENDER));
     // From here on the manifest comes all at once.
     let _ = sender.process.wait_for("scanned");
     sender
@@ -130,10 +147,14 @@ impl Scene {
         fs::create_dir(&old_src).unwrap();
         make(&old_src, Version::Old);
         make(&src, Version::New);
+        make_gone(&old_src);
         let versions = Versions { old: contents(&old_src), new: contents(&src) };
-        assert!(versions.old.keys().all(|path| versions.new.contains_key(path)));
-        let sender_of = |of: &Path, state| sender(of, &dir.path().join(state));
-        let (sender, old_sender) = (sender_of(&src, "state of new"), sender_of(&old_src, "state of old"));
+        // The newer version is the next snapshot of the same job, though the sender of the older one stays: it has what
+        // the job's state was before.
+        let [state, old_state] = ["state of new", "state of old"].map(|name| dir.path().join(name));
+        let old_sender = sender(&old_src, &old_state);
+        copy(&old_state, &state);
+        let sender = sender(&src, &state);
         let (ticket, old_ticket) = (sender.ticket.clone(), old_sender.ticket.clone());
         Self { dir, src, ticket, old_ticket, versions, _senders: Mutex::new([sender, old_sender]) }
     }
@@ -185,6 +206,7 @@ pub struct Case<'s> {
 impl Case<'_> {
     fn receive(&self, ticket: &str) -> Run {
         Run::receive(ticket, &self.dst)
+            .args(["--delete", "--max-delete=100%"])
             .io(self.engine)
             .env("SEALIFT_STATE_DIR", &self.state)
             .patience(PATIENCE)
@@ -228,6 +250,8 @@ impl Case<'_> {
                 (None, None) => {}
             }
         }
+        // What is to go may be there or not.
+        there.retain(|path, is| old.get(path) != Some(is));
         assert!(there.is_empty(), "strays: {:?}", there.keys());
     }
 
