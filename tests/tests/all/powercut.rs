@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod replica;
+mod unfinished;
 
 use sealift_tests::blockdev::{FileSystem, Unavailable};
 use sealift_tests::powercut::{Checked, LoggedDisk, Position, PoweredOn, Recording, Share, What};
@@ -12,12 +13,16 @@ use sealift_tests::tree::Random;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// ext4 without what it does for programs that rename before they sync.
 const WITHOUT_HELP: &str = "noauto_da_alloc";
+
+/// How long a sender may be asked for its files, from one image after the other.
+const OF_ALL_CUTS: Duration = Duration::from_secs(4 * 3600);
 
 /// Runs a test on what there is here, and says what there is not.
 fn on(kinds: &[FileSystem], test: impl Fn(FileSystem) -> Result<(), Unavailable>) {

@@ -1,6 +1,6 @@
 //! A replica whose disk loses power while an older version of it is replaced by a newer one.
 
-use super::{WITHOUT_HELP, on};
+use super::{OF_ALL_CUTS, WITHOUT_HELP, on};
 use sealift_tests::blockdev::{FileSystem, Unavailable};
 use sealift_tests::powercut::{Checked, Cut, LoggedDisk, Position, PoweredOn, Recording, Share, Survivors};
 use sealift_tests::process::{Run, Sender};
@@ -43,6 +43,13 @@ impl Version {
         match (self, other) {
             (Self::File { content: a, .. }, Self::File { content: b, .. }) => a == b,
             (a, b) => a == b,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::File { content, .. } => content.len() as u64,
+            Self::Directory | Self::Link(_) => 0,
         }
     }
 
@@ -210,20 +217,21 @@ impl Replaced {
     fn check_and_resume(&self, cuts: &[Cut]) -> (Checked, usize) {
         let resumed = AtomicUsize::new(0);
         let checked = self.recording.check(cuts, |disk| {
-            let mut found = self.look(disk);
+            let Looked { mut found, missing_bytes } = self.look(disk);
             if found.is_empty() && disk.number % RESUMED_EACH == 0 {
                 resumed.fetch_add(1, Ordering::Relaxed);
-                found = self.resume(disk);
+                found = self.resume(disk, missing_bytes);
             }
             found
         });
         (checked, resumed.into_inner())
     }
 
-    fn look(&self, disk: PoweredOn<'_>) -> Vec<String> {
+    fn look(&self, disk: PoweredOn<'_>) -> Looked {
         let at = disk.cut.at;
         let dest = disk.path.join("dest");
         let mut found = Vec::new();
+        let mut missing_bytes: u64 = self.new.values().map(Version::bytes).sum();
         let there = match dest.exists() {
             true => tree::entries(&dest),
             false => BTreeMap::new(),
@@ -240,6 +248,9 @@ impl Replaced {
                 }
             };
             let (old, new) = (self.old.get(path), self.new.get(path));
+            if let Some(new) = new.filter(|new| is.same_content(new)) {
+                missing_bytes -= new.bytes();
+            }
             let may_be_old = old.is_some_and(|old| *old == is) && (at < self.new_done || new.is_none());
             let may_be_new = new.is_some_and(|new| *new == is) && at >= self.new_began;
             // Then mode and time are set one by one.
@@ -268,7 +279,7 @@ impl Replaced {
         if at >= self.new_done && found.is_empty() {
             found.extend(self.differences(&dest));
         }
-        found
+        Looked { found, missing_bytes }
     }
 
     /// How the replica differs from the new version, beside what was removed at the source, which stays.
@@ -282,7 +293,7 @@ impl Replaced {
     }
 
     /// Receives again, as after the reboot.
-    fn resume(&self, disk: PoweredOn<'_>) -> Vec<String> {
+    fn resume(&self, disk: PoweredOn<'_>, missing_bytes: u64) -> Vec<String> {
         let outcome = receive(&self.ticket, disk.path).finish();
         if outcome.code != Some(0) || outcome.stderr.contains("panicked") {
             return vec![format!("receiving again failed: {outcome:#?}")];
@@ -294,11 +305,23 @@ impl Replaced {
             found.push(format!("{staged} staged files are left"));
         }
         let moved = outcome.total("bytes_transferred");
-        if disk.cut.at >= self.new_done && moved > 0 {
-            found.push(format!("{moved} bytes were moved again"));
+        if moved > missing_bytes {
+            found.push(format!("{moved} bytes were moved, but only {missing_bytes} were missing"));
         }
+        let state = disk.path.join("state");
+        let memory = if state.exists() { tree::entries(&state) } else { BTreeMap::new() };
+        let damaged = memory.into_keys().filter(|path| path.extension().is_some_and(|end| end == "damaged"));
+        found.extend(damaged.map(|path| format!("{path:?} was found damaged")));
         found.into_iter().map(|what| format!("received again: {what}")).collect()
     }
+}
+
+/// What a look at a replica showed.
+struct Looked {
+    /// What should not be.
+    found: Vec<String>,
+    /// What files of the new version have that is not at their places.
+    missing_bytes: u64,
 }
 
 fn sync(path: &Path) {
@@ -338,9 +361,6 @@ const IMAGES: usize = 60;
 /// On one of so many, everything is received again.
 const RESUMED_EACH: usize = 5;
 
-/// How long a sender may be asked for its files, from one image after the other.
-const OF_ALL_CUTS: Duration = Duration::from_secs(4 * 3600);
-
 fn old_or_new(kind: FileSystem, neighbour: Neighbour, images: usize) -> Result<(), Unavailable> {
     let (replaced, sender) = Replaced::new(kind, neighbour, &[])?;
     let cuts = replaced.cuts(Share::asked_for(IMAGES).part(images, IMAGES));
@@ -374,7 +394,8 @@ fn b9_without_sync_torn_files_are_found() {
         let (replaced, sender) = Replaced::new(kind, Neighbour::Syncs, &["--fsync=no"])?;
         let range = replaced.new_began..replaced.recording.end();
         let cuts = replaced.recording.cuts(range, Share::Images(12), 99);
-        let Checked { images, violations, .. } = replaced.recording.check(&cuts, |disk| replaced.look(disk));
+        let Checked { images, violations, .. } =
+            replaced.recording.check(&cuts, |disk| replaced.look(disk).found);
         println!(
             "{kind:?}, without sync: {images} images checked, {} violations, as should be",
             violations.len()
