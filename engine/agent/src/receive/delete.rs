@@ -90,7 +90,11 @@ pub fn delete(publisher: &Publisher, deletions: Deletions) -> Result<Deleted, Fa
         ControlFlow::Continue(())
     })?;
     let mut deleted = Deleted::default();
-    let allowed = deletions.max.of(ours);
+    let allowed = match deletions.max {
+        // A source that has nothing at all is rather a disk that is not mounted there.
+        MaxDelete::Usual if deletions.catalog.entries() == 0 => 0,
+        max => max.of(ours),
+    };
     if count > allowed && !deletions.ask.is_some_and(|ask| ask(count, ours)) {
         deleted.withheld = Some(format!(
             "{count} of the {ours} entries here are gone at the source, and no more than {allowed} are removed unasked: \
