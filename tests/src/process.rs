@@ -62,6 +62,27 @@ fn build(program: &str, args: &[&str]) -> PathBuf {
     profile_dir.join(program)
 }
 
+/// Where processes keep their state unless a test says otherwise: one directory for each process of tests, in a place
+/// that the system clears, or the next such process.
+fn state_dir() -> &'static Path {
+    static STATE_DIR: OnceLock<PathBuf> = OnceLock::new();
+    const PREFIX: &str = "sealift-tests-state-";
+    STATE_DIR.get_or_init(|| {
+        let above = std::env::temp_dir();
+        for left in std::fs::read_dir(&above).into_iter().flatten().flatten() {
+            let name = left.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = std::fs::remove_dir_all(left.path());
+            }
+        }
+        let own = above.join(format!("{PREFIX}{}", std::process::id()));
+        // Of a process that had this number before.
+        let _ = std::fs::remove_dir_all(&own);
+        own
+    })
+}
+
 /// A run of the program that is yet to be started.
 #[derive(Debug)]
 pub struct Run {
@@ -182,7 +203,8 @@ impl Run {
             words.extend(self.operands);
         }
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env_remove("SEALIFT_IO").env_remove("SEALIFT_TICKET").envs(self.env);
+        command.args(&words[1..]).env_remove("SEALIFT_IO").env_remove("SEALIFT_TICKET");
+        command.env("SEALIFT_STATE_DIR", state_dir()).envs(self.env);
         if let Some(dir) = self.dir {
             command.current_dir(dir);
         }

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use sealift_proto::path::{PathError, RESERVED_NAME, SafePath};
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,7 +93,38 @@ struct Level {
     path: Option<SafePath>,
     /// Whether this is a directory that the user named, where our own directory is left out.
     top: bool,
-    names: std::vec::IntoIter<Box<[u8]>>,
+    names: Names,
+}
+
+/// The names in a directory, in one piece of memory.
+#[derive(Debug, Default)]
+struct Names {
+    /// Each with a NUL after it, as the kernel takes them.
+    bytes: Vec<u8>,
+    /// Where each begins and ends.
+    places: Vec<(usize, usize)>,
+    /// How many were taken.
+    taken: usize,
+}
+
+impl Names {
+    fn push(&mut self, name: &CStr) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.to_bytes_with_nul());
+        self.places.push((start, self.bytes.len()));
+    }
+
+    fn sort(&mut self) {
+        let Self { bytes, places, .. } = self;
+        // The NUL at the end comes before every byte of a longer name.
+        places.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
+    }
+
+    fn next(&mut self) -> Option<&CStr> {
+        let (start, end) = *self.places.get(self.taken)?;
+        self.taken += 1;
+        Some(CStr::from_bytes_with_nul(&self.bytes[start..end]).expect("as it was pushed"))
+    }
 }
 
 impl<'s> Walk<'s> {
@@ -114,21 +146,21 @@ impl<'s> Walk<'s> {
             None => Found::Root { mode, mtime },
             Some(path) => Found::Directory { path, mode, mtime },
         });
-        let mut names = Vec::new();
+        let mut names = Names::default();
         if let Err(error) = self.list(dir.as_fd(), &mut names) {
             self.problem(path.as_ref(), ProblemKind::Unreadable(error));
         }
-        names.sort_unstable();
-        self.levels.push(Level { dir, path, top, names: names.into_iter() });
+        names.sort();
+        self.levels.push(Level { dir, path, top, names });
     }
 
-    fn list(&mut self, dir: BorrowedFd<'_>, names: &mut Vec<Box<[u8]>>) -> io::Result<()> {
+    fn list(&mut self, dir: BorrowedFd<'_>, names: &mut Names) -> io::Result<()> {
         let mut entries = RawDir::new(dir, &mut self.buffer);
         while let Some(entry) = entries.next() {
             match entry {
-                Ok(entry) => match entry.file_name().to_bytes() {
-                    b"." | b".." => {}
-                    name => names.push(name.into()),
+                Ok(entry) => match entry.file_name() {
+                    name if matches!(name.to_bytes(), b"." | b"..") => {}
+                    name => names.push(name),
                 },
                 Err(Errno::INTR) => {}
                 // The directory was removed meanwhile.
@@ -144,42 +176,45 @@ impl<'s> Walk<'s> {
         self.pending.push_back(Found::Problem { path, kind });
     }
 
-    /// Looks at one name of the deepest level.
-    fn visit(&mut self, name: &[u8]) {
-        let Some(level) = self.levels.last() else { return };
-        let dir = level.dir.as_fd();
-        let looked = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    /// Looks at the next name of the deepest level. False if it has none left.
+    fn visit_next(&mut self) -> bool {
+        let Some(Level { dir, path: above, top, names }) = self.levels.last_mut() else { return false };
+        let Some(name) = names.next() else { return false };
+        let looked = rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW);
         let is_directory = looked.as_ref().is_ok_and(|stat| stat::kind(stat) == FileType::Directory);
-        if level.top && name == RESERVED_NAME && is_directory {
-            return;
+        if *top && name.to_bytes() == RESERVED_NAME && is_directory {
+            return true;
         }
-        let path = match SafePath::join(level.path.as_ref(), name) {
+        let path = match SafePath::join(above.as_ref(), name.to_bytes()) {
             Ok(path) => path,
             Err(error) => {
-                let mut path = level.path.as_ref().map_or_else(Vec::new, |path| path.as_bytes().to_vec());
+                let mut path = above.as_ref().map_or_else(Vec::new, |path| path.as_bytes().to_vec());
                 if !path.is_empty() {
                     path.push(b'/');
                 }
-                path.extend_from_slice(name);
+                path.extend_from_slice(name.to_bytes());
                 self.pending.push_back(Found::Problem { path, kind: ProblemKind::BadName(error) });
-                return;
+                return true;
             }
         };
         let stat = match looked {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return,
-            Err(error) => return self.problem(Some(&path), ProblemKind::Unreadable(error.into())),
+            Err(Errno::NOENT) => return true,
+            Err(error) => {
+                self.problem(Some(&path), ProblemKind::Unreadable(error.into()));
+                return true;
+            }
         };
         match stat::kind(&stat) {
             FileType::RegularFile => {
                 self.pending.push_back(Found::File { path, stat: FileStat::from_stat(&stat) });
             }
-            FileType::Directory => match openat2(dir, name, DIRECTORY, Mode::empty()) {
+            FileType::Directory => match openat2(dir.as_fd(), name.to_bytes(), DIRECTORY, Mode::empty()) {
                 Ok(dir) => self.enter(dir, Some(path), false),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.problem(Some(&path), ProblemKind::Unreadable(error)),
             },
-            FileType::Symlink => match rustix::fs::readlinkat(dir, name, Vec::new()) {
+            FileType::Symlink => match rustix::fs::readlinkat(&*dir, name, Vec::new()) {
                 Ok(target) => self.pending.push_back(Found::Symlink {
                     path,
                     target: target.into_bytes(),
@@ -190,6 +225,7 @@ impl<'s> Walk<'s> {
             },
             _ => self.problem(Some(&path), ProblemKind::Special),
         }
+        true
     }
 
     /// Begins the next path that the user named. False when there is none left.
@@ -240,13 +276,8 @@ impl Iterator for Walk<'_> {
             if let Some(found) = self.pending.pop_front() {
                 return Some(found);
             }
-            match self.levels.last_mut().map(|level| level.names.next()) {
-                Some(Some(name)) => self.visit(&name),
-                Some(None) => {
-                    self.levels.pop();
-                }
-                None if self.next_top() => {}
-                None => return None,
+            if !self.visit_next() && self.levels.pop().is_none() && !self.next_top() {
+                return None;
             }
         }
     }

@@ -8,4 +8,5 @@ mod injected;
 mod killed;
 mod powercut;
 mod replicate;
+mod resume_sender;
 mod vectors;

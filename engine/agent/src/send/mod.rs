@@ -37,6 +37,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ pub const DATA_PORT: u16 = 3939;
 /// # Errors
 /// See [`RunError`].
 pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finish, RunError> {
+    // Before anybody is told anything: whoever knows of this run can end it in order.
+    let interrupted = std::pin::pin!(interruption());
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Arc::new(source);
@@ -148,8 +151,16 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let shards = Shards::start("sealift-send", backend.backend).map_err(failed("cannot start threads"))?;
     shards.describe(&backend, &reporter).await.map_err(failed("cannot start threads"))?;
 
-    let ending =
-        serve_until_end(&listener, &shards, &serving, &mut scanning, news, &totals, options.once).await;
+    let ending = serve_until_end(
+        &listener,
+        &shards,
+        &serving,
+        (&mut scanning, &totals),
+        news,
+        interrupted,
+        options.once,
+    )
+    .await;
     // Sessions say goodbye; the shards then end with whatever is left.
     goodbyes.send_replace(true);
     let goodbye = async {
@@ -177,14 +188,13 @@ async fn serve_until_end(
     listener: &Listener,
     shards: &Shards,
     serving: &Arc<Serving>,
-    scanning: &mut Scanning,
+    (scanning, totals): (&mut Scanning, &watch::Receiver<Option<Totals>>),
     mut news: mpsc::Receiver<Happened>,
-    totals: &watch::Receiver<Option<Totals>>,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
     once: bool,
 ) -> Result<Ending, RunError> {
     let mut tally = Tally::new();
     let mut ticks = tokio::time::interval(PROGRESS_TICK);
-    let mut interrupted = std::pin::pin!(interruption());
     loop {
         tokio::select! {
             incoming = listener.accept() => {
@@ -201,7 +211,7 @@ async fn serve_until_end(
                 let reason = ended.map_or_else(|_| "its thread ended".into(), |error| error.to_string());
                 return Err(RunError::Failed(format!("the scan failed: {reason}")));
             }
-            () = &mut interrupted => {
+            () = interrupted.as_mut() => {
                 if once {
                     return Err(RunError::Interrupted);
                 }
@@ -416,12 +426,23 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> RunError {
     move |error| RunError::Failed(format!("{what}: {error}"))
 }
 
-/// Ends when the user or the system asks for it.
-pub(crate) async fn interruption() {
+/// Ends when the user or the system asks for it: from this call on, whenever it is waited for.
+pub(crate) fn interruption() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    let asked = |kind| {
+        let signals = signal(kind);
+        async move {
+            match signals {
+                Ok(mut signals) => drop(signals.recv().await),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    };
+    let (interrupt, terminate) = (asked(SignalKind::interrupt()), asked(SignalKind::terminate()));
+    async move {
+        tokio::select! {
+            () = interrupt => {}
+            () = terminate => {}
+        }
     }
 }
