@@ -221,6 +221,9 @@ impl Replaced {
             if found.is_empty() && disk.number % RESUMED_EACH == 0 {
                 resumed.fetch_add(1, Ordering::Relaxed);
                 found = self.resume(disk, missing_bytes);
+                found.extend(verify(disk));
+            } else if found.is_empty() && disk.cut.at >= self.new_done {
+                found = verify(disk);
             }
             found
         });
@@ -336,15 +339,21 @@ fn sync_until(ended: &Receiver<()>, path: &Path) {
     }
 }
 
-/// A sender of one and the same job, as far as the program has jobs that go on.
+/// A sender of one and the same job.
 fn send(src: &Path) -> Sender {
-    let run = Run::send([src]).env("SEALIFT_STATE_DIR", src.with_extension("state")).patience(OF_ALL_CUTS);
-    let help = Run::with(["send", "--help"]).finish().expect(0);
-    Sender::of(if help.stdout.contains("--job") { run.arg("--job=powercut") } else { run })
+    let run = Run::send([src]).arg("--job=powercut").env("SEALIFT_STATE_DIR", src.with_extension("state"));
+    Sender::of(run.patience(OF_ALL_CUTS))
 }
 
 fn receive(ticket: &str, disk: &Path) -> Run {
     Run::receive(ticket, disk.join("dest")).env("SEALIFT_STATE_DIR", disk.join("state"))
+}
+
+/// What the program itself finds wrong with a replica that is whole.
+fn verify(disk: PoweredOn<'_>) -> Vec<String> {
+    let run = Run::with(["verify", "--json"]).arg(disk.path.join("dest"));
+    let outcome = run.env("SEALIFT_STATE_DIR", disk.path.join("state")).finish();
+    if outcome.code == Some(0) { Vec::new() } else { vec![format!("it is not verified: {outcome:#?}")] }
 }
 
 /// Receives, and says how far the log was when it was called done.
