@@ -7,6 +7,7 @@
 
 mod kill;
 mod lies;
+mod lost;
 mod nth;
 mod reads;
 mod scene;

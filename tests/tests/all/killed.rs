@@ -42,7 +42,7 @@ fn kills(otherwise: u64) -> u64 {
     asked.map_or(otherwise, |number| number.parse().expect("SEALIFT_TEST_KILLS is a number"))
 }
 
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     let until = Instant::now() + time;
     while let left = until.saturating_duration_since(Instant::now())
         && !left.is_zero()

@@ -70,14 +70,23 @@ struct Connection {
 impl Relay {
     /// Relays to `upstream`, with a plan.
     pub fn start(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
-        let relay = Self::silent(upstream, plan);
-        relay.listen();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self::at(listener.local_addr().unwrap(), upstream, plan);
+        relay.listen_by(listener);
         relay
     }
 
     /// A relay that nobody can reach until it listens.
     pub fn silent(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self::at(address, upstream, plan)
+    }
+
+    fn at(
+        address: SocketAddr,
+        upstream: SocketAddr,
+        plan: impl FnMut(Piece) -> Fate + Send + 'static,
+    ) -> Self {
         let (send_fate, fates) = channel();
         let state = State {
             plan: Box::new(plan),
@@ -110,7 +119,10 @@ impl Relay {
 
     /// Begins to listen.
     pub fn listen(&self) {
-        let listener = TcpListener::bind(self.address).unwrap();
+        self.listen_by(TcpListener::bind(self.address).unwrap());
+    }
+
+    fn listen_by(&self, listener: TcpListener) {
         let mut state = self.shared.state();
         state.listeners += 1;
         let number = state.listeners;

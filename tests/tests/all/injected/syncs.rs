@@ -91,18 +91,52 @@ fn b2_a_sync_of_an_unfinished_file_that_fails_costs_what_was_fetched_of_it() {
     let whole = run("whole", &format!("count={}", count.display())).expect(0);
     assert_eq!(whole.total("bytes_transferred"), BYTES);
     let last: u64 = fs::read_to_string(count).unwrap().trim().parse().unwrap();
+    // In the middle, where files are unfinished, unless all of them are tried.
+    let (skipped, tried) = if share(0) == u64::MAX { (0, last) } else { (last / 4, last / 2) };
     let kinds = Tally::default();
-    each(points(last, share(8), 123), |nth| {
+    each(points(tried, share(12), 123).into_iter().map(|nth| skipped + nth), |nth| {
         let outcome = run(&nth.to_string(), &format!("nth={nth};error=EIO"));
-        let again = outcome.code == Some(0) && outcome.total("bytes_transferred") > BYTES;
-        assert!(again || outcome.code == Some(1) || tried_again(&outcome).is_empty(), "{nth}: {outcome:#?}");
         kinds.add(match outcome.code {
+            // Of the index and the like: what is not written down is not called done.
             Some(1) => "ended the run",
-            Some(0) if again => "fetched again",
-            Some(0) => "did not come to it",
+            Some(0) if outcome.total("bytes_transferred") > BYTES => "fetched again",
+            // Of the directory, once the file was in it.
+            Some(0) if !tried_again(&outcome).is_empty() => "hashed again",
+            Some(0) => "came after the end",
             _ => panic!("another end: {outcome:#?}"),
         });
     });
     println!("of {last} syncs and checkpoints: {kinds}");
     assert!(kinds.count("fetched again") >= 1, "{kinds}");
+}
+
+#[test]
+#[ignore = "not so yet: after a sync of everything that failed the index is believed all the same"]
+fn b2_what_a_failed_sync_of_everything_may_have_lost_is_hashed_again() {
+    const RUNS: u64 = 12;
+    for engine in ENGINES {
+        let place = Place::new();
+        tree::large_file(&place.src.join("large"), RUNS << 20, 129);
+        tree::file(&place.src.join("small"), "small");
+        let state = |name: &str| place.dir.path().join(format!("state {name}"));
+        let sender = Sender::of(Run::send([&place.src]).env("SEALIFT_STATE_DIR", state("sender")));
+        let count = place.dir.path().join("count");
+        let run = |plan: &str| {
+            let plan = format!("{plan};count={}", count.display());
+            let run = Run::receive(&sender.ticket, &place.dst).env("SEALIFT_STATE_DIR", state("receiver"));
+            run.program(faulty_program()).io(engine).env("SEALIFT_FAULTS", plan)
+        };
+        let count = || fs::read_to_string(&count).unwrap().trim().parse::<u64>().unwrap();
+        let _ = run("").arg("--fsync=no").finish().expect(0);
+        // Nothing has changed, so nothing of it is read.
+        let _ = run("only=read").arg("--fsync=no").finish().expect(0);
+        let usual = count();
+        // A run that syncs finds that it cannot.
+        let _ = run("only=syncfs;nth=1;error=EIO").finish().expect(1);
+        assert_eq!(count(), 1);
+        // The next sync may say that all is well: it was told of already.
+        let again = run("only=read").finish().expect(0);
+        println!("{engine}: {} reads, {usual} usually", count());
+        assert!(count() >= usual + RUNS, "it is believed to be there: {again:#?}");
+    }
 }
