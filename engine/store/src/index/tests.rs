@@ -395,6 +395,35 @@ fn index_in_use_is_said_to_be() {
 }
 
 #[test]
+fn index_is_read_by_many_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, _) = open(&dir.path().join("index.redb"));
+    let names: Vec<_> = (0..400).map(|i| format!("d/{i:03}")).collect();
+    let rows = |version: u64| -> Vec<_> {
+        names.iter().map(|name| (name.as_str(), file(REUSE_BYTES_MIN, version))).collect()
+    };
+    index.write(&placed(&rows(0))).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let reader = index.read().unwrap();
+                    let of = |name: &String| reader.entry(&path(name)).unwrap().unwrap().segment;
+                    let version = of(&names[0]);
+                    assert!(names.iter().all(|name| of(name) == version), "a mixture of two batches");
+                    assert!(reader.same_content(REUSE_BYTES_MIN, &root(version)).unwrap().is_some());
+                }
+            });
+        }
+        for version in 1..30 {
+            index.write(&placed(&rows(version))).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn index_opened_by_many_at_once_is_had_by_one() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("index.redb");
@@ -968,6 +997,7 @@ fn b4_a_full_disk_is_said_and_gone_on_from_when_there_is_room() {
         while let Err(error) = index.write(&batch) {
             assert!(matches!(error, IndexError::Full { .. }), "{error}");
             failures += 1;
+            assert!(failures < 4, "there is room");
             if failures == 2 {
                 disk.memory().fails = None;
             }
