@@ -55,8 +55,17 @@ pub struct Known {
     pub layout: Layout,
     /// The hash of its content.
     pub root: RootHash,
-    /// Of each block, if there are several; and holes. Few files have either.
-    pub more: Option<Box<(Vec<BlockHash>, Vec<Range<u64>>)>>,
+    /// What few files have.
+    pub more: Option<Box<KnownMore>>,
+}
+
+/// What is known of files that have several blocks, or holes.
+#[derive(Default)]
+pub struct KnownMore {
+    /// The hash of each block, if there are several.
+    pub hashes: Vec<BlockHash>,
+    /// Where it holds nothing.
+    pub holes: Vec<Range<u64>>,
 }
 
 impl Hashes {
@@ -179,7 +188,7 @@ fn known(CachedFile { stat, block_size, root, hashes, holes }: CachedFile) -> Op
     let sound = block_size == BlockSize::for_file(stat.size_bytes)
         && hashes.len() == listed
         && holes.last().is_none_or(|hole| hole.end <= stat.size_bytes);
-    let more = (!hashes.is_empty() || !holes.is_empty()).then(|| Box::new((hashes, holes)));
+    let more = (!hashes.is_empty() || !holes.is_empty()).then(|| Box::new(KnownMore { hashes, holes }));
     sound.then_some(Known { layout, root, more })
 }
 
@@ -411,11 +420,12 @@ mod tests {
         std::fs::remove_file(tree.join("a")).unwrap();
         std::fs::remove_dir_all(tree.join("b/y")).unwrap();
         let mut lookup = Lookup::new(hashes.clone());
-        let known: Vec<_> = files(&tree)
-            .iter()
-            .filter_map(|(path, stat)| lookup.look(path, stat).is_none().then(|| path.to_string()))
-            .collect();
-        assert_eq!(known, ["b/new", "b!"]);
+        let mut unknown = files(&tree);
+        unknown.retain(|(path, stat)| lookup.look(path, stat).is_none());
+        assert_eq!(
+            unknown.into_iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            [path("b/new"), path("b!")]
+        );
         assert_eq!(lookup.finish(), [path("a"), path("b/y/z")]);
 
         // All hashed again: nothing is known, and nothing is gone.

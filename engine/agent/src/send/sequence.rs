@@ -5,7 +5,7 @@
 
 use super::feed::{Begin, Feeder, Item, SmallFile, SmallResult, ended};
 use super::find::Step;
-use super::hashes::{Hashes, Known, Remember};
+use super::hashes::{Hashes, Known, KnownMore, Remember};
 use super::log::Offered;
 use super::scan::{Scan, Totals, Wanted};
 use crate::report::Event;
@@ -218,7 +218,7 @@ impl Sequencer {
         match step {
             Step::Root { metadata, attributes } => {
                 if let Some(attributes) = attributes {
-                    self.push_attributes(None, attributes);
+                    self.push_attributes(None, *attributes);
                 }
                 self.push(&Record::Root(metadata))
             }
@@ -264,7 +264,7 @@ impl Sequencer {
             return self.push(&Record::SmallFile { id, path, metadata, layout, hash: BlockHash(root.0) });
         }
         self.push(&Record::File { id, path, metadata, layout })?;
-        let (hashes, holes) = more.map(|more| *more).unwrap_or_default();
+        let KnownMore { hashes, holes } = more.map(|more| *more).unwrap_or_default();
         self.push_holes(id, &holes)?;
         // A file of one block has that block's hash as its root.
         let only = [BlockHash(root.0)];
@@ -548,15 +548,15 @@ impl Sequencer {
         self.next_id += 1;
         self.totals.entries += 1;
         if let Some(attributes) = attributes {
-            self.push_attributes(Some(id), attributes);
+            self.push_attributes(Some(id), *attributes);
         }
         id
     }
 
     /// Attributes stand directly before their entry: whether the segment is full is asked after that. There is room for
     /// both.
-    fn push_attributes(&mut self, id: Option<FileId>, attributes: Box<Attributes>) {
-        let _ = self.writer.push(&Record::Attributes { id, attributes: *attributes });
+    fn push_attributes(&mut self, id: Option<FileId>, attributes: Attributes) {
+        let _ = self.writer.push(&Record::Attributes { id, attributes });
     }
 
     /// A file that was numbered is taken back.
