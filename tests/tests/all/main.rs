@@ -10,3 +10,4 @@ mod powercut;
 mod replicate;
 mod resume_sender;
 mod vectors;
+mod verify;

@@ -196,6 +196,7 @@ pub async fn repair(
     let mut again = Again { known: Known::of(index.as_ref(), reporter)?, still: Vec::new() };
     let check = check_on(&view, "sealift-verify", None).await?;
     interruptible(check.run(&survey, Some(&only), &mut again)).await?;
+    again.still.sort_by(|a, b| a.path.cmp(&b.path));
     let others = repair.others();
     for finding in &again.still {
         let reason = match others.contains(&finding.path) {
@@ -258,16 +259,18 @@ impl Scene {
         Ok(opened)
     }
 
-    /// Forgets what is corrupt, and makes directories and symbolic links.
+    /// Forgets what is corrupt, and makes directories and symbolic links. Directories that something is put into can be
+    /// written to from here on, until they get their modes at the end.
     async fn first(&self, plan: Plan) -> Result<Plan, RunError> {
-        if plan.corrupt.is_empty() && plan.directories.is_empty() && plan.symlinks.is_empty() {
-            return Ok(plan);
-        }
         let (replica, memory) = self.open().await?;
         let (how, reporter) = (self.how.clone(), Arc::clone(&self.reporter));
         self.workers
             .run(move || {
                 memory.forget(plan.corrupt.clone()).map_err(|error| RunError::Failed(error.to_string()))?;
+                // Those that are to be written in must allow it for the time being.
+                for path in plan.above.keys().flatten() {
+                    tell(replica.make_directory(path).map_err(|error| error.to_string()), path, &reporter);
+                }
                 for (path, (_, in_the_way)) in &plan.directories {
                     let made = clear_the_way(&replica, path, *in_the_way, &how, &reporter)
                         .and_then(|()| replica.make_directory(path).map_err(|error| error.to_string()));
