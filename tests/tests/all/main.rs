@@ -7,6 +7,7 @@ mod hostile_sender;
 mod injected;
 mod killed;
 mod powercut;
+mod replica;
 mod replicate;
 mod resume_sender;
 mod vectors;
