@@ -1,6 +1,7 @@
 //! Every end-to-end test, in one binary: one module a subject.
 
 mod arch;
+mod attributes;
 mod faults;
 mod hostile_receiver;
 mod hostile_sender;
