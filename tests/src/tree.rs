@@ -531,7 +531,9 @@ pub fn rsync_changes(src: &Path, dst: &Path) -> Option<Vec<String>> {
         text
     };
     let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXnc", "--itemize-changes", "--delete", "--exclude=/.sealift", "--"]).args([directory(src), directory(dst)]);
+    rsync
+        .args(["-aHAXnc", "--itemize-changes", "--delete", "--exclude=/.sealift", "--"])
+        .args([directory(src), directory(dst)]);
     let output = match rsync.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             println!("skipped: there is no rsync to compare with");

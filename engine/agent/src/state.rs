@@ -71,6 +71,13 @@ impl StateDir {
         Ok(Self { path })
     }
 
+    /// Whether a directory of the user's holds this one. What is not there, or nowhere, holds nothing.
+    #[must_use]
+    pub fn is_within(&self, paths: &[PathBuf]) -> bool {
+        let Ok(here) = canonical(&self.path) else { return false };
+        paths.iter().any(|path| canonical(path).is_ok_and(|path| here.starts_with(path)))
+    }
+
     /// The directory itself, which need not exist.
     #[must_use]
     pub fn path(&self) -> &Path {

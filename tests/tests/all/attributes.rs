@@ -61,7 +61,9 @@ fn owners_are_kept_by_name_where_both_ends_ask_for_them() {
     };
     let names = ["small", "large", "dir", "link"];
     // Asked for by one end alone, nothing is.
-    for (send, receive) in [(&["--preserve=default"][..], "--preserve=all"), (&["--preserve=all"], "--preserve=default")] {
+    for (send, receive) in
+        [(&["--preserve=default"][..], "--preserve=all"), (&["--preserve=all"], "--preserve=default")]
+    {
         let _ = replicate(&place, send, &[receive]);
         assert!(names.iter().all(|name| owner(name) == (0, 0)));
     }
@@ -75,7 +77,9 @@ fn owners_are_kept_by_name_where_both_ends_ask_for_them() {
     file(&place.src.join("roots"), "x");
     chown(place.dst.join("small"), Some(1), Some(1)).unwrap();
     let received = replicate(&place, &["--preserve=default,owner"], &["--preserve=default,owner"]);
-    let warned = received.named("warning").any(|event| event["message"].as_str().unwrap().contains("it would be root"));
+    let warned = received
+        .named("warning")
+        .any(|event| event["message"].as_str().unwrap().contains("it would be root"));
     assert!(warned, "{received:?}");
     assert_eq!(owner("small"), (NOBODY, NOBODY), "put right");
     // Mapped to another account.

@@ -380,7 +380,7 @@ fn b15_a_hash_that_is_not_the_files_any_more_is_found_by_whoever_receives_it() {
     file(&home.src.join("large"), random.bytes(300_000));
     home.scan(&[]);
     // What a page that was mapped, or a disk that forgets, can do: the content changes and the times do not.
-    let source = Source::open(&[home.src.clone()]).unwrap();
+    let source = Source::open(std::slice::from_ref(&home.src)).unwrap();
     let cache = HashCache::open(&home.caches()[0], HashAlgorithm::Sha256).unwrap();
     for name in ["small", "large"] {
         let path = SafePath::parse(name.as_bytes()).unwrap();

@@ -68,6 +68,10 @@ impl Arrivals {
                     "rollback: segment {sequence} is of an older epoch than was accepted"
                 )));
             }
+            let is_fork = header.epoch == mark.epoch && sequence == mark.sequence && hash != mark.hash;
+            if is_fork {
+                return Err(hostile(format!("fork: two different segments are numbered {sequence}")));
+            }
             if let State::Behind = self.state
                 && header.snapshot
             {
@@ -78,9 +82,6 @@ impl Arrivals {
                 });
             }
             let behind = header.epoch == mark.epoch && sequence <= mark.sequence;
-            if behind && sequence == mark.sequence && hash != mark.hash {
-                return Err(hostile(format!("fork: two different segments are numbered {sequence}")));
-            }
             self.state = if behind && sequence < mark.sequence { State::Behind } else { State::Current };
             self.next = SegmentSeq(sequence.0.saturating_add(1));
         } else {

@@ -715,6 +715,10 @@ impl Coordinator {
             failed: self.transfer.failed,
         };
         self.farewell(FrameKind::Finished, finished.encode()).await;
+        let withheld = closed.withheld.is_some();
+        if let Some(message) = closed.withheld {
+            self.reporter.tell(&Told::Warning { message });
+        }
         self.reporter.tell(&Told::Done {
             files: finished.files,
             bytes: finished.bytes,
@@ -723,11 +727,7 @@ impl Coordinator {
             failed: finished.failed,
             deleted: closed.deleted,
         });
-        if let Some(message) = closed.withheld {
-            self.reporter.tell(&Told::Warning { message });
-            return Ok(Finish::Partial);
-        }
-        Ok(if finished.failed == 0 { Finish::Complete } else { Finish::Partial })
+        Ok(if finished.failed == 0 && !withheld { Finish::Complete } else { Finish::Partial })
     }
 
     /// Says one last thing and waits until the sender has closed, or a while. Everything is in place by now (or

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::place::Publisher;
 use sealift_proto::manifest::Catalog;
 use sealift_proto::path::SafePath;
-use sealift_store::{EntryRow, EntryWhat, FileStat, LocalStat, Removal, RemoveExpected};
+use sealift_store::{EntryRow, EntryWhat, Existing, FileStat, LocalStat, Removal, RemoveExpected};
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
@@ -136,6 +136,15 @@ fn expected(what: &EntryWhat) -> RemoveExpected {
     }
 }
 
+/// Whether a file's inode was changed since, though its size and time say otherwise. Of a file with several names the
+/// names alone may have changed.
+fn is_edited(publisher: &Publisher, path: &SafePath, expected: &RemoveExpected) -> bool {
+    match (expected, publisher.replica.existing(path)) {
+        (RemoveExpected::File(was), Ok(Existing::File(now))) => now.links == 1 && now.ctime != was.ctime,
+        _ => false,
+    }
+}
+
 /// As the disk would tell it, as far as that is compared.
 fn seen(stat: &LocalStat) -> FileStat {
     let LocalStat { inode, size_bytes, mtime, ctime, mode } = *stat;
@@ -149,6 +158,10 @@ fn remove(
 ) -> Result<(), Failure> {
     let mut removed = Vec::new();
     for (path, expected) in wanted {
+        if is_edited(publisher, &path, &expected) {
+            deleted.kept.push(format!("{path}: is gone at the source, but was edited here: it is kept"));
+            continue;
+        }
         match publisher.replica.remove_entry(&path, &expected) {
             Ok(Removal::Removed) => {
                 deleted.count += 1;

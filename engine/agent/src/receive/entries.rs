@@ -126,6 +126,10 @@ pub struct FileEntry {
     pub dirty: bool,
     /// How often it failed in a way that may pass.
     pub failures: u32,
+    /// Whether another was found at its place when it was to be published.
+    pub disputed: bool,
+    /// Whether it counts as a rewrite.
+    pub counted: bool,
 }
 
 /// How far a file is.
@@ -176,7 +180,18 @@ impl FileEntry {
             kept: false,
             dirty: false,
             failures: 0,
+            disputed: false,
+            counted: false,
         }
+    }
+
+    /// Bytes that the disk must have for it: not for its holes, nor for what is preallocated.
+    pub fn bytes_needed(&self) -> u64 {
+        if self.kept && self.holes.is_empty() {
+            return 0;
+        }
+        let holes: u64 = self.holes.iter().map(|hole| hole.end - hole.start).sum();
+        self.assembly.layout().size_bytes().saturating_sub(holes)
     }
 
     /// Forgets what was fetched of it; its hashes stay.

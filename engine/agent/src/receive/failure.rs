@@ -26,6 +26,8 @@ pub struct Failure {
     pub trouble: Trouble,
     /// Whether the disk failed to take data that had been written: nothing of it is believed any more.
     pub lost_writes: bool,
+    /// Whether another file was found where it was to be put.
+    pub disputed: bool,
 }
 
 impl Failure {
@@ -46,7 +48,7 @@ impl Failure {
 
     /// One that will not pass.
     pub fn lasting(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), trouble: Trouble::Lasting, lost_writes: false }
+        Self { reason: reason.into(), trouble: Trouble::Lasting, lost_writes: false, disputed: false }
     }
 }
 
@@ -60,12 +62,13 @@ impl From<&FileError> for Failure {
         } else {
             Trouble::Lasting
         };
-        Self { reason: error.to_string(), trouble, lost_writes }
+        let disputed = matches!(error, FileError::Changed { .. });
+        Self { reason: error.to_string(), trouble, lost_writes, disputed }
     }
 }
 
 impl From<IndexError> for Failure {
     fn from(error: IndexError) -> Self {
-        Self { reason: error.to_string(), trouble: Trouble::Index, lost_writes: false }
+        Self { reason: error.to_string(), trouble: Trouble::Index, lost_writes: false, disputed: false }
     }
 }

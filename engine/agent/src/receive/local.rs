@@ -187,7 +187,7 @@ impl Looker<'_> {
         match keep(&context.replica, &look.path, &look.metadata, stat, known, draft) {
             Ok(row) => Found::Same(row),
             Err(FileError::Changed { .. }) if look.layout.size_bytes() <= BlockSize::MIN.bytes() => {
-                Found::Nothing(Before::NOTHING)
+                Found::Nothing(Before { expected: Expected::Missing, ..Before::NOTHING })
             }
             Err(FileError::Changed { .. }) => Found::Other,
             Err(error) => Found::Failed(Failure::from(&error)),

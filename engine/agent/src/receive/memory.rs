@@ -86,7 +86,8 @@ pub async fn open(
     let replica =
         Replica::open(dest, ReplicaId(fresh)).map_err(|error| RunError::Failed(error.to_string()))?;
     let id = replica.id();
-    if state.replica_at(dest).map_err(|error| cannot_keep(state, &error))? != Some(id.0) {
+    // A record that cannot be read is written anew.
+    if state.replica_at(dest).ok().flatten() != Some(id.0) {
         state.remember_replica(dest, &id.0).map_err(|error| cannot_keep(state, &error))?;
     }
     let memory = open_index(state, dest, &replica, verify_key, reporter).await?;
@@ -140,9 +141,14 @@ fn cannot_keep(state: &StateDir, error: &io::Error) -> RunError {
 /// A replica whose marker is missing is a disk that is not mounted, until somebody says otherwise (hazard B14).
 fn check_marker(state: &StateDir, dest: &Path, new_replica: bool) -> Result<(), RunError> {
     let unusable = |error: io::Error| RunError::Failed(format!("cannot look at {}: {error}", dest.display()));
-    let Some(was) = state.replica_at(dest).map_err(unusable)? else { return Ok(()) };
+    if new_replica {
+        return Ok(());
+    }
+    let Some(was) = state.replica_at(dest).map_err(|error| cannot_keep(state, &error))? else {
+        return Ok(());
+    };
     let is = Replica::marker(dest).map_err(unusable)?;
-    if new_replica || is == Some(ReplicaId(was)) {
+    if is == Some(ReplicaId(was)) {
         return Ok(());
     }
     let what = match is {
@@ -281,12 +287,27 @@ impl Memory {
         root_now: Option<RootHash>,
     ) -> Before {
         let expected = Expected::Version(*now);
+        if !matches!(known, None | Some(EntryRow { what: EntryWhat::File { .. }, .. })) {
+            return Before { expected, edited: self.is_edited(known, now), rewrites: true };
+        }
         let Some(EntryRow { what: EntryWhat::File { algorithm, root, stat, .. }, .. }) = known else {
             return Before { expected, edited: false, rewrites: false };
         };
         let untouched = stat.matches(now) || (*algorithm == hashed_by && root_now.as_ref() == Some(root));
         // What a power cut left of an unsynced run was edited by nobody.
         Before { expected, edited: !untouched && !self.in_doubt, rewrites: true }
+    }
+
+    /// Whether a file is not what was put where it is, by its inode alone.
+    pub fn is_edited(&self, known: Option<&EntryRow>, now: &FileStat) -> bool {
+        let Some(EntryRow { what, .. }) = known else { return false };
+        let untouched = match what {
+            EntryWhat::File { stat, .. } | EntryWhat::Hardlink { stat } => {
+                (stat.inode, stat.size_bytes, stat.mtime) == (now.inode, now.size_bytes, now.mtime)
+            }
+            EntryWhat::Symlink { .. } | EntryWhat::Directory => false,
+        };
+        !untouched && !self.in_doubt
     }
 
     /// Names of staged files that the index knows, which are to be kept.

@@ -43,6 +43,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::SignalKind;
 
 /// What is verified before a file is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -208,6 +209,9 @@ const RESTARTS_MAX: u32 = 32;
 /// See [`RESTARTS_MAX`]; times their number.
 const RESTART_DELAY: Duration = Duration::from_millis(50);
 
+/// The signal for a file that exceeds what this process may write.
+const SIGXFSZ: i32 = 25;
+
 /// How often it is looked whether the last job has ended, and for how long at most.
 const SETTLE_TICK: Duration = Duration::from_millis(5);
 /// See [`SETTLE_TICK`].
@@ -225,6 +229,8 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     let shards = Arc::new(Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?);
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
+    // A file that may not grow any further is an error of that file (EFBIG), and not the end.
+    let _too_large = tokio::signal::unix::signal(SignalKind::from_raw(SIGXFSZ));
     let mut interrupted = std::pin::pin!(crate::send::interruption());
     let mut so_far = SoFar { started: Instant::now(), transferred_bytes: 0 };
     let mut restarts = 0;

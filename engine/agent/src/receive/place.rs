@@ -173,6 +173,32 @@ impl Publisher {
     }
 }
 
+/// Sees to it that a file may be replaced by something that is none, or by a further name: what somebody edited here
+/// is set aside, if that is the rule. Says so then. Blocks.
+///
+/// # Errors
+/// Why it must stay.
+pub fn make_way(
+    replica: &Replica,
+    memory: &Memory,
+    on_conflict: OnConflict,
+    path: &SafePath,
+) -> Result<Option<String>, String> {
+    let Ok(Existing::File(now)) = replica.existing(path) else { return Ok(None) };
+    let known = memory.read().and_then(|reader| reader.entry(path)).map_err(|error| error.to_string())?;
+    if !memory.is_edited(known.as_ref(), &now) {
+        return Ok(None);
+    }
+    match on_conflict {
+        OnConflict::Overwrite => Ok(None),
+        OnConflict::Keep => Err("was edited here, and is kept as it is (--on-conflict)".to_owned()),
+        OnConflict::Rename => {
+            let aside = replica.set_aside(path, &conflict_name(path)).map_err(|error| error.to_string())?;
+            Ok(Some(format!("{path}: was edited here; what was there is now {aside}")))
+        }
+    }
+}
+
 /// The longest name that a file may have.
 const NAME_BYTES_MAX: usize = sealift_proto::limits::COMPONENT_BYTES_MAX;
 
@@ -197,7 +223,7 @@ fn check_on_disk(algorithm: HashAlgorithm, complete: &Complete) -> Result<(), Fa
     } else {
         let reason = "what was read back from the disk is not what was written".to_owned();
         // The disk lied once: what else it says it took is not believed either.
-        Err(Failure { reason, trouble: Trouble::Passing, lost_writes: true })
+        Err(Failure { reason, trouble: Trouble::Passing, lost_writes: true, disputed: false })
     }
 }
 
@@ -217,6 +243,8 @@ pub struct Closing {
     pub root: Option<Metadata>,
     /// The newest segment.
     pub segment: u64,
+    /// Whether only some files were looked at.
+    pub is_repair: bool,
     /// What the index is to be told.
     pub notes: Notes,
 }
@@ -251,7 +279,7 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         let made = if unplaced.contains(&target) {
             Err("the file that it is a further name of could not be had".to_owned())
         } else if closing.links_names {
-            names.further_name(&path, &target, &mut notes)
+            names.further_name(&path, &target, &mut notes, &mut closed.warnings)
         } else {
             names.copy(&path, &target, &mut notes)
         };
@@ -276,7 +304,7 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         }
     }
     replica.close().map_err(|error| error.to_string())?;
-    if let Some(metadata) = closing.root {
+    if let Some(metadata) = closing.root.filter(|root| root.mode.is_some()) {
         let set = set_directory(replica, None, &metadata);
         set.map_err(|error| format!("cannot set the mode and time of the destination itself: {error}"))?;
     }
@@ -284,7 +312,20 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         replica.sync().map_err(|error| format!("the disk did not take the data: {error}"))?;
         publisher.memory.all_synced().map_err(|error| format!("cannot note that all is synced: {error}"))?;
     }
+    // All is in place: what is staged yet is of no use, but for what could not be had.
+    let partials = publisher.memory.read().and_then(|reader| reader.partials());
+    let (useless, kept): (Vec<_>, Vec<_>) = partials
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .partition(|(path, _)| !unplaced.contains(path));
+    if !closing.is_repair {
+        notes.unstaged.extend(useless.into_iter().map(|(path, _)| path));
+    }
     publisher.note(notes).map_err(|failure| failure.reason)?;
+    if !closing.is_repair {
+        let kept = kept.into_iter().map(|(_, row)| row.staged).collect();
+        replica.clear_staging(&kept).map_err(|error| format!("cannot clear what was staged: {error}"))?;
+    }
     Ok(closed)
 }
 
@@ -301,8 +342,21 @@ struct Names<'p> {
 }
 
 impl Names<'_> {
-    fn further_name(&self, path: &SafePath, target: &SafePath, notes: &mut Notes) -> Result<(), String> {
-        let replica = &self.publisher.replica;
+    fn further_name(
+        &self,
+        path: &SafePath,
+        target: &SafePath,
+        notes: &mut Notes,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let Publisher { replica, memory, on_conflict, .. } = self.publisher;
+        let is_it = |at: &SafePath| match replica.existing(at) {
+            Ok(Existing::File(stat)) => Some((stat.device, stat.inode)),
+            _ => None,
+        };
+        if is_it(path) != is_it(target) {
+            warnings.extend(make_way(replica, memory, *on_conflict, path)?);
+        }
         let linked = replica.make_hardlink(path, target).map_err(|error| error.to_string())?;
         let known = self.known(path)?;
         let is_known = matches!(known, Some(EntryRow { what: EntryWhat::Hardlink { .. }, .. }));

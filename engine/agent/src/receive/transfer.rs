@@ -10,7 +10,7 @@ use super::entries::{DirectoryEntry, Done, FileEntry, Hold, Metadata, Special, S
 use super::failure::{Failure, Trouble};
 use super::local::{Before, Context, Found, IfSame, Large, Look, Prepared, keep};
 use super::memory::Draft;
-use super::place::{Closing, Complete, Notes, Placed};
+use super::place::{Closing, Complete, Notes, Placed, make_way};
 use super::{OnConflict, Owners, ReceiveOptions, Repair};
 use crate::error::RunError;
 use crate::preserve::{Aspect, Preserve};
@@ -27,7 +27,7 @@ use sealift_proto::transfer::assembly::{Assembly, Wholeness};
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Verdict};
 use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
 use sealift_store::{
-    Attributed, EntryKind, EntryRow, EntryWhat, FileError, FileStat, Linked, MadeDirectory, Ready,
+    Attributed, EntryKind, EntryRow, EntryWhat, Expected, FileError, FileStat, Linked, MadeDirectory, Ready,
     link_target_hash,
 };
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -105,6 +105,8 @@ pub struct Transfer {
     lost: HashSet<SafePath>,
     /// Paths of which an older version may yet be renamed into place: what is there now must not be kept as it is.
     settling: HashSet<SafePath>,
+    /// How many may.
+    staged_max: usize,
     /// Files that hold a staged file, and so a descriptor.
     staged: usize,
     /// Files that wait for word of the source.
@@ -130,6 +132,18 @@ pub struct Transfer {
     rules: Rules,
     context: Context,
     reporter: Arc<Reporter>,
+}
+
+/// Descriptors that are left for everything else.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// Files that may be staged even if there are hardly any descriptors.
+const STAGED_MIN: usize = 8;
+
+/// How many files may be staged with the descriptors that this process may have: some of them are open twice.
+fn staged_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let left = usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    left.clamp(STAGED_MIN, STAGED_MAX)
 }
 
 /// What of the options concerns single entries.
@@ -204,6 +218,7 @@ impl Transfer {
             hardlinks: BTreeMap::new(),
             lost: HashSet::new(),
             settling: HashSet::new(),
+            staged_max: staged_max(),
             staged: 0,
             awaiting: 0,
             held: 0,
@@ -247,7 +262,7 @@ impl Transfer {
 
     /// Whether one more file may be staged: each holds a descriptor until it is in place.
     pub fn may_stage(&self) -> bool {
-        self.staged + self.jobs < STAGED_MAX
+        self.staged + self.jobs < self.staged_max
     }
 
     /// Whether nothing but publishing is left of what is known.
@@ -287,6 +302,7 @@ impl Transfer {
             directories: std::mem::take(&mut self.directories),
             root: self.root.take(),
             segment: self.segment,
+            is_repair: self.rules.repair.is_some(),
             notes: Notes { mark, ..std::mem::take(&mut self.notes) },
         }
     }
@@ -340,13 +356,19 @@ impl Transfer {
                 if self.rules.repair.is_some() {
                     return Ok(());
                 }
+                if !self.make_way(path) {
+                    return Ok(());
+                }
                 match self.context.replica.make_directory(path) {
                     Ok(made) => {
                         if made == MadeDirectory::Created {
                             self.note(path, EntryWhat::Directory);
                         }
                         let metadata = self.metadata(Some(path), &metadata);
-                        let metadata = self.directory_attributes(Some(path), metadata);
+                        let mut metadata = self.directory_attributes(Some(path), metadata);
+                        if let MadeDirectory::Existed { mode } = made {
+                            metadata.mode.get_or_insert(mode);
+                        }
                         self.directories.push(DirectoryEntry { path: path.clone(), metadata });
                     }
                     Err(error) => return self.not_made(record, &error),
@@ -359,6 +381,9 @@ impl Transfer {
                 }
                 if !self.rules.preserve.has(Aspect::Links) {
                     self.skipped_symlinks += 1;
+                    return Ok(());
+                }
+                if !self.make_way(path) {
                     return Ok(());
                 }
                 let mtime = self.rules.preserve.has(Aspect::Times).then(|| time(mtime));
@@ -416,6 +441,23 @@ impl Transfer {
             Record::End { .. } => self.tell_skipped(),
         }
         Ok(())
+    }
+
+    /// Sees to it that what stands at the place of a directory or link may go: what somebody edited here is set aside,
+    /// if that is the rule. Whether it may.
+    fn make_way(&mut self, path: &SafePath) -> bool {
+        let (replica, memory) = (&self.context.replica, &self.context.memory);
+        match make_way(replica, memory, self.rules.on_conflict, path) {
+            Ok(None) => true,
+            Ok(Some(message)) => {
+                self.reporter.tell(&Event::Warning { message });
+                true
+            }
+            Err(reason) => {
+                self.lost(path, &reason);
+                false
+            }
+        }
     }
 
     /// Sets a directory's owner and lists at once, so that they need not be kept; its mode and time come last.
@@ -648,16 +690,18 @@ impl Transfer {
     /// Notes what is at a file's place. Whether it may be replaced.
     fn may_replace(&mut self, id: FileId, before: Before) -> bool {
         let file = self.files.get_mut(&id).expect("the caller has it");
-        let before = match &self.rules.repair {
+        let mut before = match &self.rules.repair {
             Some(repair) => repair.before(&file.path, before),
             None => before,
         };
+        // Somebody made or edited it while its version came.
+        before.edited |= file.disputed && matches!(before.expected, Expected::Version(_));
         file.before = before;
         if before.edited && self.rules.on_conflict == OnConflict::Keep {
             self.fail(id, EDITED);
             return false;
         }
-        if before.rewrites {
+        if before.rewrites && !std::mem::replace(&mut file.counted, true) {
             self.rewritten += 1;
         }
         true
@@ -876,6 +920,7 @@ impl Transfer {
         }
         let file = self.files.get_mut(&id).expect("just looked at");
         file.failures += 1;
+        file.disputed |= failure.disputed;
         let waits = self.rules.wait_for_space != Some(Duration::ZERO);
         let delay = match failure.trouble {
             Trouble::Full if waits => Duration::ZERO,
@@ -961,7 +1006,7 @@ impl Transfer {
             .files
             .iter()
             .filter(|(id, file)| full(file) && !self.puller.is_cancelled(**id))
-            .map(|(id, file)| (file.assembly.layout().size_bytes(), *id))
+            .map(|(id, file)| (file.bytes_needed(), *id))
             .collect();
         held.sort();
         let held_count = held.len();
@@ -1146,6 +1191,8 @@ impl Transfer {
         self.known_bytes -= bytes.unwrap_or(0);
         self.hardlinks.remove(&id);
         self.unplaced.insert(path.clone());
+        // What the source could not read is not gone there.
+        self.source_incomplete |= matches!(reason, WithdrawReason::Changed | WithdrawReason::Unreadable);
         match reason {
             WithdrawReason::Superseded => {}
             WithdrawReason::Vanished => {

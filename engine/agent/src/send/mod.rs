@@ -93,6 +93,14 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Arc::new(source);
     let state = StateDir::open(options.state_dir.clone());
+    if let Ok(state) = &state
+        && state.is_within(&options.paths)
+    {
+        let place = state.path().display();
+        return Err(RunError::Usage(format!(
+            "the state directory {place} lies within what is sent, and holds the keys of jobs: name another with --state-dir"
+        )));
+    }
     let (seed, chain) = match (&options.job, &state) {
         (None, _) => (new_seed().map_err(failed("no keys can be made"))?.1, None),
         (Some(name), Ok(state)) => {

@@ -330,6 +330,7 @@ fn nothing() -> Closing {
         deletions: None,
         directories: Vec::new(),
         root: None,
+        is_repair: true,
         segment: 0,
         notes: Notes::default(),
     }

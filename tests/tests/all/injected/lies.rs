@@ -17,7 +17,7 @@ fn b8_short_reads_and_writes_are_completed_and_slow_ones_waited_for() {
     let scene = Scene::new();
     let (faults, seeds) = (Tally::default(), seeds(SEEDS));
     each(0..seeds, |seed| {
-        let case = scene.case(seed);
+        let case = scene.by_hand(seed);
         let plan = match seed % 3 {
             0 => format!("seed={seed};rate=50000;kinds=slow"),
             1 => format!("seed={seed};rate=700000;kinds=short"),

@@ -166,9 +166,11 @@ impl Scene {
 
     /// A destination with the older version in it, put there by hand or, in some cases, by the program.
     pub fn case(&self, number: u64) -> Case<'_> {
-        if number.is_multiple_of(REMEMBERED) {
-            return self.remembered(number);
-        }
+        if number.is_multiple_of(REMEMBERED) { self.remembered(number) } else { self.by_hand(number) }
+    }
+
+    /// A destination with the older version in it, put there by hand.
+    pub fn by_hand(&self, number: u64) -> Case<'_> {
         let case = Case { had_old: true, ..self.empty(number) };
         fs::create_dir(&case.dst).unwrap();
         make(&case.dst, Version::Old);
