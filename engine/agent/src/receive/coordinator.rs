@@ -715,6 +715,9 @@ impl Coordinator {
             failed: self.transfer.failed,
         };
         self.farewell(FrameKind::Finished, finished.encode()).await;
+        for message in self.options.owners.tally.take() {
+            self.reporter.tell(&Told::Warning { message });
+        }
         let withheld = closed.withheld.is_some();
         if let Some(message) = closed.withheld {
             self.reporter.tell(&Told::Warning { message });

@@ -140,11 +140,14 @@ fn cannot_keep(state: &StateDir, error: &io::Error) -> RunError {
 
 /// A replica whose marker is missing is a disk that is not mounted, until somebody says otherwise (hazard B14).
 fn check_marker(state: &StateDir, dest: &Path, new_replica: bool) -> Result<(), RunError> {
-    let unusable = |error: io::Error| RunError::Failed(format!("cannot look at {}: {error}", dest.display()));
+    let unusable = |error: io::Error| {
+        let (dest, place) = (dest.display(), state.path().display());
+        RunError::Failed(format!("cannot look at {dest}, or at what {place} remembers of it: {error}"))
+    };
     if new_replica {
         return Ok(());
     }
-    let Some(was) = state.replica_at(dest).map_err(|error| cannot_keep(state, &error))? else {
+    let Some(was) = state.replica_at(dest).map_err(unusable)? else {
         return Ok(());
     };
     let is = Replica::marker(dest).map_err(unusable)?;
@@ -336,6 +339,14 @@ impl Memory {
         self.unsynced.set()
     }
 
+    /// Notes that the disk may have lost what it said it took: from the next run on, all is hashed.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub fn begin_doubt(&self) -> io::Result<()> {
+        crate::state::write_durably(&self.unsynced.0, DOUBT)
+    }
+
     /// Notes that all is synced.
     ///
     /// # Errors
@@ -348,6 +359,9 @@ impl Memory {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// In the place of a boot: none is like it.
+const DOUBT: &[u8] = b"in doubt\n";
 
 /// A file beside the index that says in which boot of the machine a run did not sync.
 struct UnsyncedFlag(PathBuf);

@@ -309,7 +309,12 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         set.map_err(|error| format!("cannot set the mode and time of the destination itself: {error}"))?;
     }
     if publisher.durability == Durability::Synced {
-        replica.sync().map_err(|error| format!("the disk did not take the data: {error}"))?;
+        if let Err(error) = replica.sync() {
+            let noted = publisher.memory.begin_doubt();
+            let noted =
+                noted.map_or_else(|error| format!(", and that cannot be noted: {error}"), |()| String::new());
+            return Err(format!("the disk did not take the data: {error}{noted}"));
+        }
         publisher.memory.all_synced().map_err(|error| format!("cannot note that all is synced: {error}"))?;
     }
     // All is in place: what is staged yet is of no use, but for what could not be had.
