@@ -176,11 +176,15 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
 
 /// Makes a directory and those above it that are missing, each for its owner alone and durably.
 fn make_directory(dir: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.parent().is_some() => {
-            make_directory(dir.parent().expect("just looked"))?;
-            make_directory(dir)
+    let create = || DirBuilder::new().mode(0o700).create(dir);
+    let made = match (create(), dir.parent()) {
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(above)?;
+            create()
         }
+        (made, _) => made,
+    };
+    match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         made => {
             made?;

@@ -329,7 +329,9 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
     publisher.note(notes).map_err(|failure| failure.reason)?;
     if !closing.is_repair {
         let kept = kept.into_iter().map(|(_, row)| row.staged).collect();
-        replica.clear_staging(&kept).map_err(|error| format!("cannot clear what was staged: {error}"))?;
+        if let Err(error) = replica.clear_staging(&kept) {
+            closed.warnings.push(format!("cannot clear what was staged: {error}"));
+        }
     }
     Ok(closed)
 }

@@ -111,7 +111,6 @@ fn a12_an_older_state_is_refused_as_a_rollback() {
 }
 
 #[test]
-#[ignore = "a bug: no alarm: it begins anew before it looks for a fork"]
 fn a12_an_accepted_number_with_other_content_is_refused_as_a_fork() {
     let accepted = Accepted::new();
     let other = set(&[("a", "other"), ("b", "other")]);
@@ -227,7 +226,6 @@ fn taken_back(reason: u8) -> (Home, Outcome) {
 }
 
 #[test]
-#[ignore = "a bug: what is withdrawn is removed"]
 fn b12_a_file_that_kept_changing_at_the_source_is_not_taken_for_gone() {
     let (home, received) = taken_back(2);
     let received = received.expect(3);
@@ -236,7 +234,6 @@ fn b12_a_file_that_kept_changing_at_the_source_is_not_taken_for_gone() {
 }
 
 #[test]
-#[ignore = "a bug: what is withdrawn is removed"]
 fn b3_a_file_that_the_source_could_not_read_any_more_is_not_taken_for_gone() {
     let (home, received) = taken_back(4);
     let received = received.expect(3);

@@ -217,7 +217,6 @@ fn b13_what_is_edited_while_its_new_version_comes_can_be_kept() {
 }
 
 #[test]
-#[ignore = "a bug: it counts twice"]
 fn c9_a_file_that_has_to_be_tried_again_counts_once() {
     let home = Home::new();
     tree::large_file(&home.src("large"), 20 * MIB, 1);
@@ -230,7 +229,6 @@ fn c9_a_file_that_has_to_be_tried_again_counts_once() {
 }
 
 #[test]
-#[ignore = "a bug: it is, at the second try"]
 fn b13_what_is_made_here_while_a_file_of_that_name_comes_is_not_overwritten() {
     for (name, bytes) in [("medium", 900_000), ("large", 20 * MIB)] {
         let home = Home::new();
@@ -241,7 +239,6 @@ fn b13_what_is_made_here_while_a_file_of_that_name_comes_is_not_overwritten() {
 }
 
 #[test]
-#[ignore = "a bug: it is, at the second try"]
 fn b13_what_was_there_before_and_is_edited_while_its_new_version_comes_is_not_overwritten() {
     for (name, bytes) in [("medium", 900_000), ("large", 20 * MIB)] {
         let home = Home::new();
@@ -268,19 +265,16 @@ fn becomes(what: &str, make: impl FnOnce(PathBuf)) {
 }
 
 #[test]
-#[ignore = "a bug: directories are put over any file"]
 fn b13_an_edited_file_survives_that_the_source_makes_a_directory_of_it() {
     becomes("a directory", |path| file(&path.join("in it"), "x"));
 }
 
 #[test]
-#[ignore = "a bug: links are put over any file"]
 fn b13_an_edited_file_survives_that_the_source_makes_a_symbolic_link_of_it() {
     becomes("a symbolic link", |path| symlink("beside", path).unwrap());
 }
 
 #[test]
-#[ignore = "a bug: further names are put over any file"]
 fn b13_an_edited_file_survives_that_the_source_makes_a_hard_link_of_it() {
     // Of two names the first in order is the file.
     becomes("a hard link", |path| {
@@ -298,7 +292,6 @@ fn b13_an_edited_file_survives_that_the_source_makes_a_hard_link_of_it() {
 }
 
 #[test]
-#[ignore = "a bug: edits of further names are not seen"]
 fn b13_an_edited_further_name_of_a_file_is_not_overwritten() {
     for then in ["stays", "changes", "becomes its own"] {
         let home = Home::new();
@@ -340,7 +333,6 @@ fn b13_edits_through_any_name_of_a_file_with_several_are_seen() {
 }
 
 #[test]
-#[ignore = "a bug: links are put over anything"]
 fn b13_a_file_that_stands_where_a_link_was_put_is_not_overwritten() {
     for changed in [false, true] {
         let home = Home::new();

@@ -158,7 +158,6 @@ fn what_was_edited_here_is_not_removed() {
 }
 
 #[test]
-#[ignore = "a bug: ctimes are not compared"]
 fn what_was_edited_here_behind_its_size_and_time_is_not_removed() {
     let home = Home::new();
     file(&home.src("keep"), "x");
@@ -253,7 +252,6 @@ fn what_goes_together_with_one_of_its_names_stays_under_the_others() {
 }
 
 #[test]
-#[ignore = "a bug: a warning comes after the end"]
 fn c9_more_deletions_than_allowed_are_withheld() {
     let home = Home::new();
     tree::small_files(&home.src, 300, 1);
@@ -277,7 +275,6 @@ fn c9_more_deletions_than_allowed_are_withheld() {
 }
 
 #[test]
-#[ignore = "a bug: a warning comes after the end"]
 fn c9_what_is_withheld_is_told_before_the_end() {
     let home = Home::new();
     tree::small_files(&home.src, 50, 1);

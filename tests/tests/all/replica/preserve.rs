@@ -99,7 +99,6 @@ fn without_times_they_are_those_of_the_copy_and_stay() {
 }
 
 #[test]
-#[ignore = "a bug: directories get 0755 in each run"]
 fn without_modes_they_are_those_of_new_files_and_stay() {
     let args = ["--preserve=times,links,hardlinks,sparse"];
     let home = replica(&args);

@@ -149,7 +149,6 @@ fn of_a_file_that_changed_meanwhile_only_what_is_missing_or_other_is_fetched() {
 }
 
 #[test]
-#[ignore = "a bug: it is never cleared"]
 fn a_staged_file_that_is_not_the_one_is_not_taken_up() {
     // What is covered: a staged file of another inode or size, or that is no file, is not believed. What is not: a bit
     // that flipped in a staged block while the index vouches for it, in the same inode. It was verified when it was
@@ -238,7 +237,6 @@ fn what_was_staged_before_its_root_was_known_is_hashed() {
 }
 
 #[test]
-#[ignore = "a bug: it is neither"]
 fn b10_what_is_staged_of_a_file_that_has_another_size_now_is_used_or_cleared() {
     let (home, sender, _) = Middle::new(&[]).killed();
     let _ = sender.stop();
@@ -249,7 +247,6 @@ fn b10_what_is_staged_of_a_file_that_has_another_size_now_is_used_or_cleared() {
 }
 
 #[test]
-#[ignore = "a bug: it is never cleared"]
 fn b10_what_is_staged_of_a_file_that_the_source_has_no_more_is_cleared() {
     let (home, sender, _) = Middle::new(&[]).killed();
     let _ = sender.stop();

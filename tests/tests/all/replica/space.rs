@@ -234,7 +234,6 @@ fn b4_inodes_that_stay_used_up_are_named_for_each_entry() {
 }
 
 #[test]
-#[ignore = "a bug: SIGXFSZ ends it"]
 fn b4_a_file_that_is_too_large_for_the_destination_is_named_and_others_come() {
     // `prlimit --fsize`, which would also end a process by a signal that does not expect it.
     let home = Home::new();
@@ -319,7 +318,6 @@ fn b4_what_is_read_only_beneath_a_destination_is_named_and_others_come() {
 }
 
 #[test]
-#[ignore = "a bug: room for the holes is waited for"]
 fn b4_quotas_and_holes_are_no_exception() {
     // What is sparse meets the full disk while it is written, not before.
     let home = Home::new();
