@@ -2,10 +2,12 @@
 //! before, not what another job put here, not what was edited since, no directory with anything in it.
 
 use super::failure::Failure;
+use super::local::read_back;
 use super::place::Publisher;
+use sealift_proto::digest;
 use sealift_proto::manifest::Catalog;
 use sealift_proto::path::SafePath;
-use sealift_store::{EntryRow, EntryWhat, Existing, FileStat, LocalStat, Removal, RemoveExpected};
+use sealift_store::{EntryRow, EntryWhat, FileStat, LocalStat, Removal, RemoveExpected};
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
@@ -117,13 +119,12 @@ pub fn delete(publisher: &Publisher, deletions: Deletions) -> Result<Deleted, Fa
         })?;
         let Some((last, _)) = batch.last() else { break };
         after = Some(last.clone());
-        let wanted = batch.into_iter().map(|(path, what)| (path, expected(&what))).collect();
-        remove(publisher, wanted, &mut deleted)?;
+        remove(publisher, batch, &mut deleted)?;
     }
     // Children before parents.
     directories.sort();
     directories.dedup();
-    let wanted = directories.into_iter().rev().map(|path| (path, RemoveExpected::Directory)).collect();
+    let wanted = directories.into_iter().rev().map(|path| (path, EntryWhat::Directory)).collect();
     remove(publisher, wanted, &mut deleted)?;
     Ok(deleted)
 }
@@ -136,11 +137,17 @@ fn expected(what: &EntryWhat) -> RemoveExpected {
     }
 }
 
-/// Whether a file's inode was changed since, though its size and time say otherwise. Of a file with several names the
-/// names alone may have changed.
-fn is_edited(publisher: &Publisher, path: &SafePath, expected: &RemoveExpected) -> bool {
-    match (expected, publisher.replica.existing(path)) {
-        (RemoveExpected::File(was), Ok(Existing::File(now))) => now.links == 1 && now.ctime != was.ctime,
+/// Whether a file was edited since, though its size and time say otherwise: its inode was changed, and its content is
+/// another. (Names that come and go change the inode too.)
+fn is_edited(publisher: &Publisher, path: &SafePath, what: &EntryWhat) -> bool {
+    let EntryWhat::File { layout, algorithm, root, stat: was, .. } = what else { return false };
+    match publisher.replica.open_existing(path) {
+        Ok((file, now))
+            if now.inode == was.inode && now.size_bytes == was.size_bytes && now.ctime != was.ctime =>
+        {
+            let hashes = read_back(&file, *algorithm, *layout);
+            hashes.map_or(true, |hashes| digest::root(*algorithm, &hashes) != *root)
+        }
         _ => false,
     }
 }
@@ -153,12 +160,13 @@ fn seen(stat: &LocalStat) -> FileStat {
 
 fn remove(
     publisher: &Publisher,
-    wanted: Vec<(SafePath, RemoveExpected)>,
+    wanted: Vec<(SafePath, EntryWhat)>,
     deleted: &mut Deleted,
 ) -> Result<(), Failure> {
     let mut removed = Vec::new();
-    for (path, expected) in wanted {
-        if is_edited(publisher, &path, &expected) {
+    for (path, what) in wanted {
+        let expected = expected(&what);
+        if is_edited(publisher, &path, &what) {
             deleted.kept.push(format!("{path}: is gone at the source, but was edited here: it is kept"));
             continue;
         }
