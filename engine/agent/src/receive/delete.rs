@@ -71,6 +71,8 @@ pub struct Deleted {
     pub count: u64,
     /// What was not removed, and why.
     pub kept: Vec<String>,
+    /// What could not be removed, and why.
+    pub failures: Vec<(SafePath, String)>,
     /// Why nothing was removed at all.
     pub withheld: Option<String>,
 }
@@ -185,7 +187,8 @@ fn remove(
                     .push(format!("{path}: is gone at the source, but has other files here: it is kept"));
             }
             Err(error) => {
-                deleted.kept.push(format!("{error}: it is gone at the source, and could not be removed"))
+                let reason = format!("is gone at the source, and could not be removed: {error}");
+                deleted.failures.push((path, reason));
             }
         }
     }

@@ -142,7 +142,9 @@ fn cannot_keep(state: &StateDir, error: &io::Error) -> RunError {
 fn check_marker(state: &StateDir, dest: &Path, new_replica: bool) -> Result<(), RunError> {
     let unusable = |error: io::Error| {
         let (dest, place) = (dest.display(), state.path().display());
-        RunError::Failed(format!("cannot look at {dest}, or at what {place} remembers of it: {error}"))
+        RunError::Failed(format!(
+            "cannot look at {dest}, or at what {place} remembers of it: {error} (another place: --state-dir)"
+        ))
     };
     if new_replica {
         return Ok(());

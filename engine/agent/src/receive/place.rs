@@ -295,6 +295,7 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         let deleted = delete(publisher, deletions).map_err(|failure| failure.reason)?;
         closed.deleted = deleted.count;
         closed.warnings.extend(deleted.kept);
+        closed.failures.extend(deleted.failures);
         closed.withheld = deleted.withheld;
     }
     // Children first: setting them changes nothing above, but a parent may become read-only.
