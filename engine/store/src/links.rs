@@ -72,7 +72,7 @@ impl Replica {
     }
 
     /// Makes a symbolic link, over whatever file, link or empty directory is there. One that is the same already is
-    /// given the mtime only.
+    /// given the mtime only; without one it is left, and a new one gets the time of now.
     ///
     /// # Errors
     /// [`FileError::NoParent`], [`FileError::DirectoryInTheWay`], what the file system says; `InvalidInput` for a
@@ -81,7 +81,7 @@ impl Replica {
         &self,
         path: &SafePath,
         target: &[u8],
-        mtime: Timestamp,
+        mtime: Option<Timestamp>,
     ) -> Result<Linked, FileError> {
         let failed = |error: Errno| FileError::from_io(path, error.into());
         if target.is_empty() || target.len() > limits::LINK_TARGET_BYTES_MAX || target.contains(&0) {
@@ -92,7 +92,9 @@ impl Replica {
         if found.is_ok_and(|found| found.as_bytes() == target) {
             let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             if stat::kind(&stat) == FileType::Symlink {
-                if stat::mtime(&stat) != mtime {
+                if let Some(mtime) = mtime
+                    && stat::mtime(&stat) != mtime
+                {
                     set_link_mtime(parent.as_fd(), name, mtime).map_err(failed)?;
                 }
                 return Ok(Linked::Unchanged);
@@ -103,7 +105,9 @@ impl Replica {
         guard(Op::Symlink, || rustix::fs::symlinkat(target, staging, staged.as_str()))
             .map_err(|error| FileError::from_io_in(path, error.into(), staging))?;
         staged.created();
-        set_link_mtime(staging, staged.as_str().as_bytes(), mtime).map_err(failed)?;
+        if let Some(mtime) = mtime {
+            set_link_mtime(staging, staged.as_str().as_bytes(), mtime).map_err(failed)?;
+        }
         staged.put_in_place(path, &parent, name, &Expected::Anything)?;
         Ok(Linked::Created)
     }
@@ -217,7 +221,7 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         fs::create_dir_all(dir.path().join("full/of")).unwrap();
         let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
-        let make = |name, target: &[u8]| replica.make_symlink(&path(name), target, TIME);
+        let make = |name, target: &[u8]| replica.make_symlink(&path(name), target, Some(TIME));
         for name in ["new", "file"] {
             assert_eq!(make(name, b"../../etc/passwd").unwrap(), Linked::Created);
             let stat = fs::symlink_metadata(dir.path().join(name)).unwrap();

@@ -466,7 +466,16 @@ fn clear(dir: BorrowedFd<'_>, stays: impl Fn(&str) -> bool) -> io::Result<()> {
         }
     }
     for name in names {
-        remove(dir.as_fd(), name.to_bytes(), AtFlags::empty())?;
+        match remove(dir.as_fd(), name.to_bytes(), AtFlags::empty()) {
+            // We make no directories there. Whoever did may have filled it, and keeps it then.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                match remove(dir.as_fd(), name.to_bytes(), AtFlags::REMOVEDIR) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                    removed => removed?,
+                }
+            }
+            removed => removed?,
+        }
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ async fn run(io: &BlockIo, dir: &Path) -> Result<(), String> {
     if buf.as_slice() != &content(2)[..RUN_BYTES] {
         return Err("another content".into());
     }
-    replica.make_symlink(&path("link"), b"small", TIME).map_err(|error| text(&error))?;
+    replica.make_symlink(&path("link"), b"small", Some(TIME)).map_err(|error| text(&error))?;
     replica.make_hardlink(&path("hard"), &path("d/large")).map_err(|error| text(&error))?;
     replica.set_aside(&path("edited"), b"edited.aside").map_err(|error| text(&error))?;
     if let Ok(Existing::File(stat)) = replica.existing(&path("goes")) {
@@ -320,7 +320,7 @@ fn b4_a_disk_without_inodes_is_told_from_one_without_space() {
     for error in [
         stage(0),
         replica.make_directory(&path("d")).unwrap_err(),
-        replica.make_symlink(&path("l"), b"t", TIME).unwrap_err(),
+        replica.make_symlink(&path("l"), b"t", Some(TIME)).unwrap_err(),
     ] {
         assert!(matches!(error, FileError::NoInodes { .. }) && error.is_no_space(), "{error}");
         assert!(error.to_string().contains("no inode is left"), "{error}");

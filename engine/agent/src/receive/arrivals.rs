@@ -11,6 +11,7 @@ use sealift_proto::limits::DEAD_PEER_TIMEOUT_MS;
 use sealift_proto::manifest::{Mark, SegmentSeq, inspect};
 use sealift_proto::wire::CloseCode;
 use sealift_store::{ManifestSpool, Replica};
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub struct Arrivals {
     taken: usize,
     next: SegmentSeq,
     last: Instant,
+    /// Segments for which the disk has no room, and since when. No more are asked for meanwhile.
+    without_room: VecDeque<Vec<u8>>,
+    full_since: Option<Instant>,
 }
 
 enum State {
@@ -38,6 +42,10 @@ enum State {
 /// A sender that is behind what was accepted has so long to say more.
 const BEHIND_MAX: Duration = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What is in the spool before the segments.
 const PREFIX_ITEMS: usize = 1;
 
@@ -50,7 +58,18 @@ impl Arrivals {
         let mut spool = replica.new_manifest()?;
         spool.append(key.as_bytes())?;
         let (state, last) = (State::Empty, Instant::now());
-        Ok(Self { key, spool, accepted, state, taken: 0, next: SegmentSeq(0), last })
+        let without_room = VecDeque::new();
+        Ok(Self {
+            key,
+            spool,
+            accepted,
+            state,
+            taken: 0,
+            next: SegmentSeq(0),
+            last,
+            without_room,
+            full_since: None,
+        })
     }
 
     /// Takes a segment from the wire. It is checked here only as far as that decides whether it is held back.
@@ -90,8 +109,42 @@ impl Arrivals {
         self.keep(segment)
     }
 
+    /// Puts a segment into the spool, or keeps it in memory while the disk is full: no more than were asked for.
     fn keep(&mut self, segment: &[u8]) -> Result<(), RunError> {
-        self.spool.append(segment).map_err(|error| match error.kind() {
+        if self.without_room.is_empty() {
+            match self.spool.append(segment) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_full(&error) => self.full_since = Some(Instant::now()),
+                Err(error) => return Err(self.not_kept(segment, &error)),
+            }
+        }
+        self.without_room.push_back(segment.to_vec());
+        Ok(())
+    }
+
+    /// Since when segments wait for room.
+    pub fn full_since(&self) -> Option<Instant> {
+        self.full_since
+    }
+
+    /// Tries again to keep what had no room. Whether there is room for all of it now.
+    ///
+    /// # Errors
+    /// If it cannot be kept for another reason.
+    pub fn make_room(&mut self) -> Result<bool, RunError> {
+        while let Some(segment) = self.without_room.front() {
+            match self.spool.append(segment) {
+                Ok(()) => drop(self.without_room.pop_front()),
+                Err(error) if is_full(&error) => return Ok(false),
+                Err(error) => return Err(self.not_kept(segment, &error)),
+            }
+        }
+        self.full_since = None;
+        Ok(true)
+    }
+
+    fn not_kept(&self, segment: &[u8], error: &io::Error) -> RunError {
+        match error.kind() {
             // Too short or too long for one, or one too many.
             io::ErrorKind::InvalidInput => {
                 let what = match inspect(segment, &self.key) {
@@ -101,7 +154,7 @@ impl Arrivals {
                 RunError::Hostile { code: CloseCode::BadManifest, what }
             }
             _ => RunError::Failed(format!("cannot keep the manifest: {error}")),
-        })
+        }
     }
 
     /// The next segment to be taken up, if it may be.
@@ -122,7 +175,7 @@ impl Arrivals {
 
     /// Segments that were not taken up.
     pub fn waiting(&self) -> usize {
-        self.spool.len() - PREFIX_ITEMS - self.taken
+        self.spool.len() - PREFIX_ITEMS - self.taken + self.without_room.len()
     }
 
     /// Whether what comes is held back.

@@ -66,6 +66,8 @@ pub struct Coordinator {
     next_connection: u32,
     transfer: Transfer,
     arrivals: Option<Arrivals>,
+    /// Whether it was told that the manifest waits for room.
+    manifest_waits: bool,
     publishing: bool,
     saving: bool,
     /// Jobs on the workers.
@@ -190,6 +192,7 @@ impl Coordinator {
             next_connection: 0,
             transfer,
             arrivals: Some(arrivals),
+            manifest_waits: false,
             publishing: false,
             saving: false,
             workers_jobs: JoinSet::new(),
@@ -417,6 +420,7 @@ impl Coordinator {
         if self.link.open.is_some() {
             self.arrivals().check()?;
         }
+        self.keep_manifest()?;
         while let Some(ended) = self.workers_jobs.try_join_next() {
             ended.map_err(|error| RunError::Failed(format!("a job failed: {error}")))?;
         }
@@ -435,12 +439,29 @@ impl Coordinator {
         self.check_contact(now)
     }
 
+    /// Tries to keep what of the manifest found no room on the disk.
+    fn keep_manifest(&mut self) -> Result<(), RunError> {
+        let Some(since) = self.arrivals().full_since() else { return Ok(()) };
+        if self.arrivals().make_room()? {
+            if std::mem::take(&mut self.manifest_waits) {
+                self.reporter.tell(&Told::Resumed);
+            }
+        } else if self.options.wait_for_space.is_some_and(|max| since.elapsed() >= max) {
+            return Err(RunError::Failed(
+                "cannot keep the manifest: there is no room for it on the disk".into(),
+            ));
+        } else if !std::mem::replace(&mut self.manifest_waits, true) {
+            self.reporter.tell(&Told::Paused { reason: "there is no room for the manifest".into() });
+        }
+        Ok(())
+    }
+
     /// Gives up once nothing has come for too long: no answers while some are owed, and no manifest either.
     fn check_contact(&mut self, now: Instant) -> Result<(), RunError> {
         let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
         let is_open = self.link.open.is_some();
         let in_contact = is_open
-            && if self.transfer.full.is_some() {
+            && if self.transfer.full.is_some() || self.manifest_waits {
                 // We ask for nothing.
                 true
             } else if self.transfer.puller.is_idle() {
@@ -513,6 +534,7 @@ impl Coordinator {
         const { assert!(CREDIT_AIM <= CREDIT_SEGMENTS_MAX) };
         // What is held back lies on the disk, and is taken up only when what follows has come.
         let waiting = match &self.arrivals {
+            Some(arrivals) if arrivals.full_since().is_some() => return,
             Some(arrivals) if !arrivals.is_behind() => u32::try_from(arrivals.waiting()).unwrap_or(u32::MAX),
             _ => 0,
         };

@@ -40,7 +40,7 @@ const FILL_BYTES: usize = 64 << 10;
 /// See [`Task::owed_since_ms`].
 pub const NOTHING_OWED: u64 = u64::MAX;
 /// Large files whose handles a connection keeps.
-const OPEN_FILES_MAX: usize = 16;
+pub const OPEN_FILES_MAX: usize = 4;
 
 /// Where and for whom a connection works.
 #[derive(Clone)]

@@ -126,6 +126,8 @@ pub struct FileEntry {
     pub dirty: bool,
     /// How often it failed in a way that may pass.
     pub failures: u32,
+    /// While it is held: bytes that the disk has of it.
+    pub staged_bytes: u64,
     /// Whether another was found at its place when it was to be published.
     pub disputed: bool,
     /// Whether it counts as a rewrite.
@@ -180,18 +182,16 @@ impl FileEntry {
             kept: false,
             dirty: false,
             failures: 0,
+            staged_bytes: 0,
             disputed: false,
             counted: false,
         }
     }
 
-    /// Bytes that the disk must have for it: not for its holes, nor for what is preallocated.
+    /// Bytes that the disk must have for it yet: not for its holes, nor for what is staged.
     pub fn bytes_needed(&self) -> u64 {
-        if self.kept && self.holes.is_empty() {
-            return 0;
-        }
         let holes: u64 = self.holes.iter().map(|hole| hole.end - hole.start).sum();
-        self.assembly.layout().size_bytes().saturating_sub(holes)
+        self.assembly.layout().size_bytes().saturating_sub(holes + self.staged_bytes)
     }
 
     /// Forgets what was fetched of it; its hashes stay.

@@ -318,12 +318,12 @@ pub fn close(publisher: &Publisher, closing: Closing) -> Result<Closed, String> 
         }
         publisher.memory.all_synced().map_err(|error| format!("cannot note that all is synced: {error}"))?;
     }
-    // All is in place: what is staged yet is of no use, but for what could not be had.
+    // All is in place: what is staged yet is of no use, but for what could not be had and may be another time.
     let partials = publisher.memory.read().and_then(|reader| reader.partials());
     let (useless, kept): (Vec<_>, Vec<_>) = partials
         .map_err(|error| error.to_string())?
         .into_iter()
-        .partition(|(path, _)| !unplaced.contains(path));
+        .partition(|(path, _)| !unplaced.contains(path) || notes.unstaged.contains(path));
     if !closing.is_repair {
         notes.unstaged.extend(useless.into_iter().map(|(path, _)| path));
     }

@@ -4,9 +4,9 @@
 //! disk it does only what is a single quick step and must keep the manifest's order: directories and symbolic links.
 
 use super::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Checkpointed};
-use super::data::{FetchJob, Fetched};
+use super::data::{FetchJob, Fetched, OPEN_FILES_MAX};
 use super::delete::{Deletions, MaxDelete};
-use super::entries::{DirectoryEntry, Done, FileEntry, Hold, Metadata, Special, Stage, metadata, now, time};
+use super::entries::{DirectoryEntry, Done, FileEntry, Hold, Metadata, Special, Stage, metadata, time};
 use super::failure::{Failure, Trouble};
 use super::local::{Before, Context, Found, IfSame, Large, Look, Prepared, keep};
 use super::memory::Draft;
@@ -28,9 +28,10 @@ use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Puller, Run, Ve
 use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
 use sealift_store::{
     Attributed, EntryKind, EntryRow, EntryWhat, Expected, FileError, FileStat, Linked, MadeDirectory, Ready,
-    link_target_hash,
+    StagedFile, link_target_hash,
 };
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,16 +135,26 @@ pub struct Transfer {
     reporter: Arc<Reporter>,
 }
 
-/// Descriptors that are left for everything else.
-const OTHER_DESCRIPTORS: u64 = 64;
+/// Descriptors that are left for everything else but data connections.
+const OTHER_DESCRIPTORS: usize = 64;
+/// Descriptors of one data connection: its own, and two for each file whose handle it keeps.
+const CONNECTION_DESCRIPTORS: usize = 1 + 2 * OPEN_FILES_MAX;
 /// Files that may be staged even if there are hardly any descriptors.
 const STAGED_MIN: usize = 8;
 
 /// How many files may be staged with the descriptors that this process may have: some of them are open twice.
-fn staged_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let left = usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
-    left.clamp(STAGED_MIN, STAGED_MAX)
+fn staged_max(connections: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let others = OTHER_DESCRIPTORS + connections * CONNECTION_DESCRIPTORS;
+    (limit.saturating_sub(others) / 2).clamp(STAGED_MIN, STAGED_MAX)
+}
+
+/// What the disk holds of a staged file already.
+fn allocated_bytes(staged: &StagedFile) -> u64 {
+    /// What the system counts blocks of files in.
+    const STAT_BLOCK_BYTES: u64 = 512;
+    staged.file().metadata().map_or(0, |stat| stat.blocks() * STAT_BLOCK_BYTES)
 }
 
 /// What of the options concerns single entries.
@@ -218,7 +229,7 @@ impl Transfer {
             hardlinks: BTreeMap::new(),
             lost: HashSet::new(),
             settling: HashSet::new(),
-            staged_max: staged_max(),
+            staged_max: staged_max(options.connections),
             staged: 0,
             awaiting: 0,
             held: 0,
@@ -387,7 +398,7 @@ impl Transfer {
                     return Ok(());
                 }
                 let mtime = self.rules.preserve.has(Aspect::Times).then(|| time(mtime));
-                match self.context.replica.make_symlink(path, target, mtime.unwrap_or_else(now)) {
+                match self.context.replica.make_symlink(path, target, mtime) {
                     Ok(Linked::Created) => {
                         self.note(path, EntryWhat::Symlink { target_hash: link_target_hash(target) });
                     }
@@ -946,6 +957,10 @@ impl Transfer {
     fn hold(&mut self, id: FileId, hold: Hold) {
         let Some(mut file) = self.take_out(id) else { return };
         self.puller.cancel(id);
+        file.staged_bytes = match &file.stage {
+            Stage::FetchingStaged(staged) if file.kept => allocated_bytes(staged),
+            _ => 0,
+        };
         file.start_over();
         file.stage = Stage::Held(hold);
         self.held_hashes += file.assembly.hashes().len();

@@ -278,7 +278,9 @@ impl Scene {
                 }
                 for (path, mtime, target, in_the_way) in &plan.symlinks {
                     let made = clear_the_way(&replica, path, *in_the_way, &how, &reporter).and_then(|()| {
-                        replica.make_symlink(path, target, time(*mtime)).map_err(|error| error.to_string())
+                        replica
+                            .make_symlink(path, target, Some(time(*mtime)))
+                            .map_err(|error| error.to_string())
                     });
                     tell(made, path, &reporter);
                 }

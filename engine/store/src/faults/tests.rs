@@ -216,12 +216,12 @@ fn b4_a_link_or_directory_that_finds_no_room_says_so() {
         assert!(matches!(result, Err(FileError::NoSpace { .. })), "{only}: {result:?}");
     };
     no_space("mkdir", &|| replica.make_directory(&path("d")).map(drop));
-    no_space("symlink", &|| replica.make_symlink(&path("l"), b"t", TIME).map(drop));
+    no_space("symlink", &|| replica.make_symlink(&path("l"), b"t", Some(TIME)).map(drop));
     no_space("link", &|| replica.make_hardlink(&path("h"), &path("f")).map(drop));
-    no_space("rename", &|| replica.make_symlink(&path("l"), b"t", TIME).map(drop));
+    no_space("rename", &|| replica.make_symlink(&path("l"), b"t", Some(TIME)).map(drop));
     no_space("rename", &|| replica.set_aside(&path("f"), b"g").map(drop));
     let hash = link_target_hash(b"t");
-    replica.make_symlink(&path("l"), b"t", TIME).unwrap();
+    replica.make_symlink(&path("l"), b"t", Some(TIME)).unwrap();
     let (removed, _) = with("only=unlink;nth=1;error=EROFS", || {
         replica.remove_entry(&path("l"), &RemoveExpected::Symlink { target_hash: hash })
     });

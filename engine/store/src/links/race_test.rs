@@ -97,8 +97,8 @@ fn attack(replica: &Replica, victim: &FileStat) -> usize {
         .into_iter()
         .map(|result| ok(result.map(drop)))
         .sum::<usize>();
-    done += ok(replica.make_symlink(&path("d/link"), b"anything", TIME).map(drop));
-    done += ok(replica.make_symlink(&path("d/outside-link"), b"changed", TIME).map(drop));
+    done += ok(replica.make_symlink(&path("d/link"), b"anything", Some(TIME)).map(drop));
+    done += ok(replica.make_symlink(&path("d/outside-link"), b"changed", Some(TIME)).map(drop));
     done += ok(replica.make_hardlink(&path("d/hard"), &path("d/victim")).map(drop));
     done += ok(replica.make_hardlink(&path("hard"), &path("d/victim")).map(drop));
     done += ok(replica.set_aside(&path("d/file"), b"aside").map(drop));

@@ -111,7 +111,6 @@ fn b2_a_sync_of_an_unfinished_file_that_fails_costs_what_was_fetched_of_it() {
 }
 
 #[test]
-#[ignore = "not so yet: after a sync of everything that failed the index is believed all the same"]
 fn b2_what_a_failed_sync_of_everything_may_have_lost_is_hashed_again() {
     const RUNS: u64 = 12;
     for engine in ENGINES {

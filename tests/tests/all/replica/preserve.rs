@@ -79,7 +79,6 @@ fn none_keeps_content_and_directories() {
 }
 
 #[test]
-#[ignore = "a bug: links get the time of each run"]
 fn without_times_they_are_those_of_the_copy_and_stay() {
     let args = ["--preserve=mode,links,hardlinks,sparse"];
     let home = replica(&args);

@@ -149,7 +149,6 @@ fn of_a_file_that_changed_meanwhile_only_what_is_missing_or_other_is_fetched() {
 }
 
 #[test]
-#[ignore = "a bug: a staged file that was replaced by hand stays when the run finishes"]
 fn a_staged_file_that_is_not_the_one_is_not_taken_up() {
     // What is covered: a staged file of another inode or size, or that is no file, is not believed. What is not: a bit
     // that flipped in a staged block while the index vouches for it, in the same inode. It was verified when it was
@@ -260,7 +259,6 @@ fn b10_what_is_staged_of_a_file_that_the_source_has_no_more_is_cleared() {
 }
 
 #[test]
-#[ignore = "a bug: it is kept and forgotten"]
 fn what_cannot_be_published_leaves_nothing_staged() {
     // It is known to the index, all of it comes, and then there is a directory in the way.
     let home = Home::new();

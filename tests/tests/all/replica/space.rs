@@ -106,7 +106,6 @@ fn b4_room_that_comes_bit_by_bit_is_used_bit_by_bit() {
 }
 
 #[test]
-#[ignore = "a bug: room for all of the file is waited for"]
 fn b4_room_for_what_is_missing_is_enough() {
     // A file with a hole is not allocated ahead: most of it is here when the disk is full, and is kept.
     let home = Home::new();
@@ -173,7 +172,6 @@ fn b4_a_paused_receiver_can_be_stopped_and_goes_on_later() {
 }
 
 #[test]
-#[ignore = "a bug: a manifest that finds no room ends the run"]
 fn b4_a_disk_that_fills_while_the_manifest_still_comes_is_waited_for_too() {
     // Thousands of files: the manifest, which is kept beside them, is far from ended when the disk is full.
     let home = Home::new();
