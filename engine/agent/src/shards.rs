@@ -30,15 +30,27 @@ pub struct Shards {
     next: AtomicUsize,
 }
 
+/// How many shards there are, and standard buffers of each.
+fn shape() -> (usize, usize) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = cores.clamp(1, SHARDS_MAX);
+    (count, (BUFFERS_TOTAL / count).max(BUFFERS_MIN))
+}
+
+/// Standard buffers of all shards.
+pub fn buffers() -> usize {
+    let (count, slots) = shape();
+    count * slots
+}
+
 impl Shards {
     /// Starts one shard a core.
     ///
     /// # Errors
     /// If a thread cannot be started. (A ring that cannot be made shows when work is sent.)
     pub fn start(name: &str, backend: Backend) -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = cores.clamp(1, SHARDS_MAX);
-        let config = PoolConfig { slots: (BUFFERS_TOTAL / count).max(BUFFERS_MIN), ..PoolConfig::default() };
+        let (count, slots) = shape();
+        let config = PoolConfig { slots, ..PoolConfig::default() };
         let mut shards = Self { mailboxes: Vec::new(), threads: Vec::new(), next: AtomicUsize::new(0) };
         for index in 0..count {
             let (mailbox, mut tasks) = mpsc::channel::<Task>(MAILBOX_MAX);

@@ -192,13 +192,13 @@ impl Replica {
         self.own.as_fd()
     }
 
-    /// Removes what earlier receivers left in staging, other than the names in `keep`. What this one stages is left
-    /// alone.
+    /// Removes what is left in staging, other than the names in `keep`, by earlier receivers and by this one: what it
+    /// kept ([`StagedFile::keep`]) and let go. What it still stages is left alone.
     ///
     /// # Errors
     /// What the file system says.
     pub fn clear_staging(&self, keep: &HashSet<String>) -> io::Result<()> {
-        clear(self.staging.dir(), |name| keep.contains(name) || self.staging.is_of_this_run(name))
+        clear(self.staging.dir(), |name| keep.contains(name) || self.staging.is_in_use(name))
     }
 
     /// Removes what this receiver staged and did not publish or keep, even if it is still held, and the staging

@@ -91,6 +91,12 @@ impl Staging {
         name.split('.').nth(1).is_some_and(|run| run == format!("{:016x}", self.run))
     }
 
+    /// Whether a name of this run may be in use still: all are, but for files that were kept and then let go.
+    pub(crate) fn is_in_use(&self, name: &str) -> bool {
+        let held = self.held();
+        self.is_of_this_run(name) && (held.names.contains(name) || !held.kept.contains(name))
+    }
+
     pub(crate) fn is_kept(&self, name: &str) -> bool {
         self.held().kept.contains(name)
     }

@@ -12,7 +12,7 @@ mod preserve;
 // The same relay as in `faults`, of which not all is used here.
 #[path = "faults/relay.rs"]
 #[allow(dead_code, clippy::duplicate_mod)]
-mod relay;
+pub(crate) mod relay;
 mod rename;
 mod resume;
 mod space;
@@ -141,7 +141,7 @@ fn version(path: &Path) -> (u64, i64, i64) {
 }
 
 /// Lets a process go on for so many of its signs of life, of which there are four a second.
-fn let_live(process: &mut Process, signs: usize) {
+pub(crate) fn let_live(process: &mut Process, signs: usize) {
     for _ in 0..signs {
         let _ = process.wait_for("progress");
     }

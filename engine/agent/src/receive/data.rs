@@ -19,9 +19,7 @@ use sealift_proto::wire::{
     BlocksPrefix, Channel, Close, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
     Welcome,
 };
-use sealift_store::{
-    BlockIo, Piece, PoolBuf, Ready, Replica, ShardFile, SmallWrite, hash_pieces, ranges_to_write,
-};
+use sealift_store::{BlockIo, Piece, PoolBuf, Ready, Replica, SmallWrite, hash_pieces, ranges_to_write};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,8 +37,6 @@ use tokio::time::timeout;
 const FILL_BYTES: usize = 64 << 10;
 /// See [`Task::owed_since_ms`].
 pub const NOTHING_OWED: u64 = u64::MAX;
-/// Large files whose handles a connection keeps.
-pub const OPEN_FILES_MAX: usize = 4;
 
 /// Where and for whom a connection works.
 #[derive(Clone)]
@@ -199,8 +195,7 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
         Down::Lost("given up".into())
     };
     let tasks = Rc::new(RefCell::new(JoinSet::new()));
-    let answers =
-        Answers { io, task: task.clone(), due: &due, session, open: Rc::default(), tasks: Rc::clone(&tasks) };
+    let answers = Answers { io, task: task.clone(), due: &due, session, tasks: Rc::clone(&tasks) };
     let down = tokio::select! {
         down = asking => down,
         down = answers.read(&mut reader) => down,
@@ -243,7 +238,6 @@ struct Answers<'c> {
     task: Task,
     due: &'c RefCell<Owed>,
     session: Session,
-    open: Rc<RefCell<Vec<(FileId, ShardFile)>>>,
     tasks: Rc<RefCell<JoinSet<()>>>,
 }
 
@@ -303,13 +297,7 @@ impl Answers<'_> {
             let parcel = parcel.take().expect("just filled");
             let owed = self.due.borrow_mut().1.remove(&parcel.fetch);
             let (runs, places) = owed.expect("entered when it was asked");
-            let verify = Verify {
-                io: self.io.clone(),
-                task: self.task.clone(),
-                open: Rc::clone(&self.open),
-                runs,
-                places,
-            };
+            let verify = Verify { io: self.io.clone(), task: self.task.clone(), runs, places };
             let mut tasks = self.tasks.borrow_mut();
             while let Some(ended) = tasks.try_join_next() {
                 ended.map_err(|error| Down::Failed(error.to_string()))?;
@@ -372,7 +360,6 @@ impl Answers<'_> {
 struct Verify {
     io: BlockIo,
     task: Task,
-    open: Rc<RefCell<Vec<(FileId, ShardFile)>>>,
     runs: Vec<Run>,
     places: Vec<Place>,
 }
@@ -484,7 +471,8 @@ impl Verify {
         range: Range<usize>,
         mut buf: PoolBuf,
     ) -> (std::io::Result<()>, PoolBuf) {
-        let file = match self.handle(run.file, file) {
+        // A descriptor that outlived this would keep the room of a file that is given up.
+        let file = match self.io.attach(Arc::clone(file)) {
             Ok(file) => file,
             Err(error) => return (Err(error), buf),
         };
@@ -513,21 +501,6 @@ impl Verify {
             }
         }
         (Ok(()), buf)
-    }
-
-    fn handle(&self, id: FileId, file: &Arc<File>) -> std::io::Result<ShardFile> {
-        let mut open = self.open.borrow_mut();
-        if let Some((_, handle)) =
-            open.iter().find(|(of, handle)| *of == id && Arc::ptr_eq(handle.file(), file))
-        {
-            return Ok(handle.clone());
-        }
-        let handle = self.io.attach(Arc::clone(file))?;
-        if open.len() == OPEN_FILES_MAX {
-            open.remove(0);
-        }
-        open.push((id, handle.clone()));
-        Ok(handle)
     }
 }
 

@@ -18,6 +18,7 @@ use sealift_store::{
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -342,6 +343,25 @@ fn set_directory(replica: &Replica, path: Option<&SafePath>, metadata: &Metadata
     replica.set_directory_metadata(path, mode, mtime)
 }
 
+/// Whether two files of this size have the same content.
+fn same_content(a: &File, b: &File, size_bytes: u64) -> io::Result<bool> {
+    const PIECE_BYTES: u64 = 1 << 18;
+    let mut pieces = [Vec::new(), Vec::new()];
+    let mut offset = 0;
+    while offset < size_bytes {
+        let bytes = PIECE_BYTES.min(size_bytes - offset);
+        for (piece, file) in pieces.iter_mut().zip([a, b]) {
+            piece.resize(usize::try_from(bytes).expect("small"), 0);
+            file.read_exact_at(piece, offset)?;
+        }
+        if pieces[0] != pieces[1] {
+            return Ok(false);
+        }
+        offset += bytes;
+    }
+    Ok(true)
+}
+
 /// Makes further names of files that are in place.
 struct Names<'p> {
     publisher: &'p Publisher,
@@ -362,7 +382,8 @@ impl Names<'_> {
             Ok(Existing::File(stat)) => Some((stat.device, stat.inode)),
             _ => None,
         };
-        if is_it(path) != is_it(target) {
+        // A copy in its place, as some programs make of a further name, is no edit.
+        if is_it(path) != is_it(target) && !self.is_copy(path, target) {
             warnings.extend(make_way(replica, memory, *on_conflict, path)?);
         }
         let linked = replica.make_hardlink(path, target).map_err(|error| error.to_string())?;
@@ -383,6 +404,16 @@ impl Names<'_> {
             notes.rows.push((target.clone(), first));
         }
         Ok(())
+    }
+
+    /// Whether what is at `path` is a file with the same content.
+    fn is_copy(&self, path: &SafePath, target: &SafePath) -> bool {
+        let replica = &self.publisher.replica;
+        let (Ok((a, of_a)), Ok((b, of_b))) = (replica.open_existing(path), replica.open_existing(target))
+        else {
+            return false;
+        };
+        of_a.size_bytes == of_b.size_bytes && same_content(&a, &b, of_a.size_bytes).unwrap_or(false)
     }
 
     /// A further name as a file of its own.

@@ -4,7 +4,7 @@
 //! disk it does only what is a single quick step and must keep the manifest's order: directories and symbolic links.
 
 use super::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Checkpointed};
-use super::data::{FetchJob, Fetched, OPEN_FILES_MAX};
+use super::data::{FetchJob, Fetched};
 use super::delete::{Deletions, MaxDelete};
 use super::entries::{DirectoryEntry, Done, FileEntry, Hold, Metadata, Special, Stage, metadata, time};
 use super::failure::{Failure, Trouble};
@@ -15,6 +15,7 @@ use super::{OnConflict, Owners, ReceiveOptions, Repair};
 use crate::error::RunError;
 use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event, Reporter};
+use crate::shards::buffers;
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{self, BlockHash, HashAlgorithm, RootHash};
 use sealift_proto::keys::VerifyKey;
@@ -135,10 +136,8 @@ pub struct Transfer {
     reporter: Arc<Reporter>,
 }
 
-/// Descriptors that are left for everything else but data connections.
+/// Descriptors that are left for everything else.
 const OTHER_DESCRIPTORS: usize = 64;
-/// Descriptors of one data connection: its own, and two for each file whose handle it keeps.
-const CONNECTION_DESCRIPTORS: usize = 1 + 2 * OPEN_FILES_MAX;
 /// Files that may be staged even if there are hardly any descriptors.
 const STAGED_MIN: usize = 8;
 
@@ -146,7 +145,8 @@ const STAGED_MIN: usize = 8;
 fn staged_max(connections: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    let others = OTHER_DESCRIPTORS + connections * CONNECTION_DESCRIPTORS;
+    // What is being written has one a buffer.
+    let others = OTHER_DESCRIPTORS + connections + buffers();
     (limit.saturating_sub(others) / 2).clamp(STAGED_MIN, STAGED_MAX)
 }
 

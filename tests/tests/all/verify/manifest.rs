@@ -1,6 +1,8 @@
 //! Whose word a manifest is, whether it is whole, and whether it is the newest (hazard A12, at rest).
 
 use super::{Home, MIB, damage, fill, verified, warnings};
+use crate::replica::let_live;
+use crate::replica::relay::{Fate, Relay};
 use sealift_tests::process::{Run, Sender};
 use sealift_tests::tree::{self, Random, file};
 use std::fs;
@@ -126,10 +128,16 @@ fn after_an_interrupted_receive_what_is_newer_is_compared_with_the_index() {
     file(&home.src("a new large one"), Random::new(5).bytes(3_100_000));
     tree::large_file(&home.src("z last"), 300 * MIB, 6);
     let sender = home.send();
-    let mut receiver = home.receive(&sender, &[]).start();
+    let relay = Relay::start(sender.address(), |piece| {
+        if piece.total_down > 100 * MIB { Fate::FreezeAll } else { Fate::Pass }
+    });
+    let run = Run::receive(sender.ticket_via(relay.address()), &home.dst);
+    let mut receiver = run.env("SEALIFT_STATE_DIR", &home.state).start();
     let is_new = |name: &str| fs::read(home.dst(name)).unwrap() == fs::read(home.src(name)).unwrap();
     let _ =
         receiver.wait_until("both are in place", |_| is_new("a new version") && is_new("a new large one"));
+    // The index is told right after; and of what is staged once a second.
+    let_live(&mut receiver, 8);
     receiver.kill();
     let outcome = home.verify(&[]).finish().expect(0);
     assert_eq!(verified(&outcome, "damaged"), 0);
