@@ -461,7 +461,7 @@ impl Coordinator {
         let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
         let is_open = self.link.open.is_some();
         let in_contact = is_open
-            && if self.transfer.full.is_some() || self.manifest_waits {
+            && if self.transfer.space.full || self.manifest_waits {
                 // We ask for nothing.
                 true
             } else if self.transfer.puller.is_idle() {
@@ -607,7 +607,7 @@ impl Coordinator {
     async fn start_preparations(&mut self) -> Result<(), RunError> {
         let Some(algorithm) = self.transfer.algorithm() else { return Ok(()) };
         while self.transfer.jobs < JOBS_MAX
-            && self.transfer.full.is_none()
+            && !self.transfer.space.full
             && self.transfer.may_stage()
             && let Some(preparation) = self.transfer.preparations.pop_front()
         {
@@ -689,7 +689,7 @@ impl Coordinator {
     }
 
     fn send_fetches(&mut self) {
-        if self.transfer.full.is_some() {
+        if self.transfer.space.full {
             return;
         }
         // In turn, so that no connection takes what the others could.
