@@ -40,4 +40,4 @@ pub use export::Export;
 pub use faulty::{Fault, FaultyDisk};
 pub use mount::{Caching, FileSystem, LoopDevice, Mount};
 pub use small::{Ballast, SmallDisk};
-pub use tool::{Scratch, Unavailable, run};
+pub use tool::{Scratch, Unavailable, or_skip, run};

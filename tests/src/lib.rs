@@ -5,4 +5,5 @@ pub mod blockdev;
 pub mod hostile;
 pub mod powercut;
 pub mod process;
+pub mod settings;
 pub mod tree;

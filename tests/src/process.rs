@@ -3,6 +3,10 @@
 //!
 //! Nothing here sleeps: output is read by threads into channels, and the end of a process is waited for by one.
 
+mod outcome;
+
+pub use outcome::Outcome;
+
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use sealift_proto::ticket::{Address, Ticket};
 use serde_json::Value;
@@ -147,6 +151,12 @@ impl Run {
         self
     }
 
+    /// Chooses where it keeps its state.
+    #[must_use]
+    pub fn state_dir(self, dir: impl AsRef<Path>) -> Self {
+        self.env("SEALIFT_STATE_DIR", dir.as_ref())
+    }
+
     /// Chooses how it does disk I/O: `uring` or `threads`.
     #[must_use]
     pub fn io(self, backend: &str) -> Self {
@@ -236,23 +246,6 @@ pub struct Process {
     ended: Receiver<()>,
     stderr: Option<JoinHandle<Vec<u8>>>,
     peak_resident_bytes: u64,
-}
-
-/// How a process ended, and what it said.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The exit code; `None` if a signal ended it.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// Every JSON object on standard output.
-    pub events: Vec<Value>,
-    /// Standard output as it came.
-    pub stdout: String,
-    /// Standard error as it came.
-    pub stderr: String,
-    /// The most memory it had resident, as far as it was seen: at each of its events.
-    pub peak_resident_bytes: u64,
 }
 
 impl Process {
@@ -422,65 +415,6 @@ impl Drop for Process {
         // Of one that was waited for, neither does anything.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl Outcome {
-    /// The events of this name.
-    pub fn named<'o>(&'o self, name: &str) -> impl Iterator<Item = &'o Value> {
-        self.events.iter().filter(move |event| event["event"] == name)
-    }
-
-    /// The done event, which must be the last line.
-    ///
-    /// # Panics
-    /// If it is not.
-    #[must_use]
-    pub fn done(&self) -> &Value {
-        let last = self.stdout.lines().last().unwrap_or_default();
-        let event = self.events.last().unwrap_or_else(|| panic!("nothing was said: {self:#?}"));
-        assert_eq!(event["event"], "done", "the last event is not the end: {self:#?}");
-        assert_eq!(
-            serde_json::from_str::<Value>(last).ok().as_ref(),
-            Some(event),
-            "there is more after the end"
-        );
-        event
-    }
-
-    /// A number of the done event.
-    ///
-    /// # Panics
-    /// If there is none.
-    #[must_use]
-    pub fn total(&self, name: &str) -> u64 {
-        self.done()[name].as_u64().unwrap_or_else(|| panic!("the end says no {name}: {self:#?}"))
-    }
-
-    /// Paths of the entries that had problems, as they were told.
-    #[must_use]
-    pub fn problems(&self) -> Vec<&str> {
-        self.named("problem").filter_map(|event| event["path"].as_str()).collect()
-    }
-
-    /// The message of the error event, or the text of standard error.
-    #[must_use]
-    pub fn message(&self) -> String {
-        match self.named("error").last().and_then(|event| event["message"].as_str()) {
-            Some(message) => message.to_owned(),
-            None => self.stderr.clone(),
-        }
-    }
-
-    /// Checks the exit code, and that nothing panicked.
-    ///
-    /// # Panics
-    /// If it is another.
-    #[must_use]
-    pub fn expect(self, code: i32) -> Self {
-        assert!(!self.stderr.contains("panicked"), "it panicked: {self:#?}");
-        assert_eq!(self.code, Some(code), "the exit code is wrong: {self:#?}");
-        self
     }
 }
 

@@ -128,6 +128,14 @@ impl Mount {
         Self::args(at, ["-o".as_ref(), options.as_ref(), device.as_os_str()])
     }
 
+    /// Mounts a new file system in memory.
+    ///
+    /// # Errors
+    /// If that is not allowed.
+    pub fn tmpfs(at: &Path, options: &str) -> Result<Self, Unavailable> {
+        Self::args(at, ["-t", "tmpfs", "-o", options, "sealift-test"])
+    }
+
     /// `mount ARGS AT`.
     ///
     /// # Errors
@@ -146,6 +154,14 @@ impl Mount {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.at
+    }
+
+    /// Gives it other options.
+    ///
+    /// # Errors
+    /// If it does not take them.
+    pub fn remount(&self, options: &str) -> Result<(), Unavailable> {
+        run("mount", ["-o".as_ref(), format!("remount,{options}").as_ref(), self.at.as_os_str()]).map(drop)
     }
 
     /// Unmounts it.

@@ -95,6 +95,7 @@ impl Drop for Ballast {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tool::or_skip;
     use super::*;
     use std::io::{ErrorKind, Write as _};
 
@@ -108,10 +109,7 @@ mod tests {
 
     #[test]
     fn a_small_disk_is_full_until_the_ballast_is_gone() {
-        let disk = match SmallDisk::new(FileSystem::Ext4, 32 * MIB, &[]) {
-            Ok(disk) => disk,
-            Err(why) => return println!("skipped: {why}"),
-        };
+        let Some(disk) = or_skip(SmallDisk::new(FileSystem::Ext4, 32 * MIB, &[])) else { return };
         let ballast = disk.fill(MIB);
         synced(&disk.path().join("fits"), &[1; 500_000]).unwrap();
         let full = synced(&disk.path().join("does not"), &[1; 3 << 20]).unwrap_err();
@@ -122,9 +120,8 @@ mod tests {
 
     #[test]
     fn inodes_can_run_out() {
-        let disk = match SmallDisk::new(FileSystem::Ext4, 32 * MIB, &["-N", "64"]) {
-            Ok(disk) => disk,
-            Err(why) => return println!("skipped: {why}"),
+        let Some(disk) = or_skip(SmallDisk::new(FileSystem::Ext4, 32 * MIB, &["-N", "64"])) else {
+            return;
         };
         let failed = (0..100_000).find_map(|n| File::create(disk.path().join(n.to_string())).err());
         assert_eq!(failed.unwrap().kind(), ErrorKind::StorageFull);
@@ -133,10 +130,7 @@ mod tests {
     #[test]
     fn a_disk_that_is_taken_away_keeps_what_was_synced() {
         for kind in [FileSystem::Ext4, FileSystem::Xfs] {
-            let mut disk = match SmallDisk::new(kind, 32 * MIB, &[]) {
-                Ok(disk) => disk,
-                Err(why) => return println!("skipped: {why}"),
-            };
+            let Some(mut disk) = or_skip(SmallDisk::new(kind, 32 * MIB, &[])) else { return };
             synced(&disk.path().join("synced"), b"yes").unwrap();
             File::open(disk.path()).unwrap().sync_all().unwrap();
             fs::write(disk.path().join("not synced"), b"no").unwrap();

@@ -32,6 +32,11 @@ pub fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) ->
     }
 }
 
+/// What was made; if it is unavailable, says that the test is skipped, and why.
+pub fn or_skip<T>(made: Result<T, Unavailable>) -> Option<T> {
+    made.map_err(|why| println!("skipped: {why}")).ok()
+}
+
 /// A directory in memory for images of disks, gone when dropped.
 #[derive(Debug)]
 pub struct Scratch {
@@ -53,7 +58,7 @@ impl Scratch {
             return Err(Unavailable("only root can mount".to_owned()));
         }
         let dir = tempfile::tempdir().expect("a directory can be made");
-        let mount = Mount::args(dir.path(), ["-t", "tmpfs", "-o", &format!("size={bytes}"), "sealift-test"])?;
+        let mount = Mount::tmpfs(dir.path(), &format!("size={bytes}"))?;
         Ok(Self { mount, _dir: dir })
     }
 

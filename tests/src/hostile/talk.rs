@@ -3,6 +3,7 @@
 use super::DataSet;
 use super::sender::{Log, Seen};
 use sealift_net::{ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, ReadError};
+use sealift_proto::block::{BlockIndex, FileId};
 use sealift_proto::limits::BLOCKS_PREFIX_BYTES;
 use sealift_proto::wire::{
     BlocksPrefix, Channel, Close, CloseCode, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Hello,
@@ -52,6 +53,12 @@ pub fn raw_frame(kind: u16, claimed_bytes: u32, request: u64, body: &[u8]) -> Ve
     frame.extend_from_slice(&request.to_le_bytes());
     frame.extend_from_slice(body);
     frame
+}
+
+/// A range of blocks, as fetches and their answers name it.
+#[must_use]
+pub fn range(file: u64, first: u32, count: u32) -> BlocksPrefix {
+    BlocksPrefix { file: FileId(file), first: BlockIndex(first), count }
 }
 
 /// A frame of blocks, as it should be but for what the caller makes of it.

@@ -1,8 +1,7 @@
 //! Owners, extended attributes and access control lists, over the wire and between two real file systems.
 
-use crate::replicate::Place;
-use sealift_tests::process::{Outcome, Run, Sender};
-use sealift_tests::tree::{self, file, is_root};
+use crate::replicate::{NOBODY, Place};
+use sealift_tests::tree::{self, file, is_root, set_xattr, xattr};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown, lchown, symlink};
 use std::path::Path;
@@ -22,24 +21,6 @@ fn tool(program: &str, args: &[&str], path: &Path) -> Option<String> {
         }
     }
 }
-
-fn set_xattr(path: &Path, name: &str, value: &[u8]) -> bool {
-    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).is_ok()
-}
-
-fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; 256];
-    let len = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
-    value.truncate(len);
-    Some(value)
-}
-
-fn replicate(place: &Place, send: &[&str], receive: &[&str]) -> Outcome {
-    let sender = Sender::of(Run::send([&place.src]).args(send));
-    sender.receive(&place.dst, receive).expect(0)
-}
-
-const NOBODY: u32 = 65_534;
 
 #[test]
 fn owners_are_kept_by_name_where_both_ends_ask_for_them() {
@@ -64,11 +45,11 @@ fn owners_are_kept_by_name_where_both_ends_ask_for_them() {
     for (send, receive) in
         [(&["--preserve=default"][..], "--preserve=all"), (&["--preserve=all"], "--preserve=default")]
     {
-        let _ = replicate(&place, send, &[receive]);
+        let _ = place.replicate(send, &[receive]);
         assert!(names.iter().all(|name| owner(name) == (0, 0)));
     }
     // By both: also of what is there already, and without fetching it again.
-    let received = replicate(&place, &["--preserve=default,owner"], &["--preserve=default,owner"]);
+    let received = place.replicate(&["--preserve=default,owner"], &["--preserve=default,owner"]).1;
     assert_eq!(received.total("bytes_transferred"), 0);
     for name in names {
         assert_eq!(owner(name), (NOBODY, NOBODY), "{name}");
@@ -76,15 +57,12 @@ fn owners_are_kept_by_name_where_both_ends_ask_for_them() {
     // What belongs to root does not, unless that is allowed.
     file(&place.src.join("roots"), "x");
     chown(place.dst.join("small"), Some(1), Some(1)).unwrap();
-    let received = replicate(&place, &["--preserve=default,owner"], &["--preserve=default,owner"]);
-    let warned = received
-        .named("warning")
-        .any(|event| event["message"].as_str().unwrap().contains("it would be root"));
-    assert!(warned, "{received:?}");
+    let received = place.replicate(&["--preserve=default,owner"], &["--preserve=default,owner"]).1;
+    assert!(received.warnings().contains("it would be root"), "{received:?}");
     assert_eq!(owner("small"), (NOBODY, NOBODY), "put right");
     // Mapped to another account.
     let map = ["--preserve=default,owner", "--map-owner=user:nobody=daemon"];
-    let _ = replicate(&place, &["--preserve=default,owner"], &map);
+    let _ = place.replicate(&["--preserve=default,owner"], &map);
     let mapped = owner("small").0;
     assert!(mapped != NOBODY && mapped != 0, "{mapped}");
 }
@@ -103,14 +81,14 @@ fn a7_attributes_that_pass_on_privilege_are_dropped_and_users_own_are_kept() {
             assert!(set_xattr(&place.src.join(name), "trusted.dropped", b"x"));
         }
     }
-    let _ = replicate(&place, &["--preserve=default,xattrs"], &["--preserve=default,xattrs"]);
+    let _ = place.replicate(&["--preserve=default,xattrs"], &["--preserve=default,xattrs"]);
     for name in ["small", "large", "dir"] {
         assert_eq!(xattr(&place.dst.join(name), "user.kept").as_deref(), Some(name.as_bytes()));
         assert_eq!(xattr(&place.dst.join(name), "trusted.dropped"), None);
     }
     // Changed values follow, without content.
     assert!(set_xattr(&place.src.join("large"), "user.kept", b"other"));
-    let received = replicate(&place, &["--preserve=default,xattrs"], &["--preserve=default,xattrs"]);
+    let received = place.replicate(&["--preserve=default,xattrs"], &["--preserve=default,xattrs"]).1;
     assert_eq!(xattr(&place.dst.join("large"), "user.kept").as_deref(), Some(&b"other"[..]));
     assert_eq!(received.total("bytes_transferred"), 0);
 }
@@ -125,7 +103,7 @@ fn access_control_lists_are_kept_by_name() {
     {
         return;
     }
-    let _ = replicate(&place, &["--preserve=default,acls"], &["--preserve=default,acls"]);
+    let _ = place.replicate(&["--preserve=default,acls"], &["--preserve=default,acls"]);
     for name in ["f", "dir"] {
         let shown = |root: &Path| tool("getfacl", &["--omit-header", "--absolute-names"], &root.join(name));
         assert_eq!(shown(&place.src), shown(&place.dst), "{name}");

@@ -5,4 +5,3 @@ mod changes;
 mod disk;
 mod killed;
 mod network;
-pub(crate) mod relay;

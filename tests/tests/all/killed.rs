@@ -4,10 +4,11 @@
 //! `SEALIFT_TEST_KILLS` says how many.
 #![allow(clippy::unwrap_used)]
 
-use crate::faults::relay::{Fate, Piece, Relay};
+use crate::relay::{Fate, Piece, Relay, limited, pause};
 use crate::replicate::Place;
 use rustix::process::Signal;
 use sealift_tests::process::{Outcome, Process, Run, Sender, ticket_via};
+use sealift_tests::settings;
 use sealift_tests::tree::{self, Random, SpecialModes, assert_same, assert_tidy, same_content};
 use std::collections::HashSet;
 use std::fs;
@@ -16,8 +17,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -38,33 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SAME_FOR: u32 = 3;
 
 fn kills(otherwise: u64) -> u64 {
-    let asked = std::env::var("SEALIFT_TEST_KILLS").ok();
-    asked.map_or(otherwise, |number| number.parse().expect("SEALIFT_TEST_KILLS is a number"))
-}
-
-pub(crate) fn pause(time: Duration) {
-    let until = Instant::now() + time;
-    while let left = until.saturating_duration_since(Instant::now())
-        && !left.is_zero()
-    {
-        thread::park_timeout(left);
-    }
-}
-
-/// A plan that lets so many bytes a second through from the sender, on all connections together.
-pub(crate) fn limited(bytes_per_second: u64) -> impl FnMut(Piece) -> Fate + Send {
-    let (mut due, mut passed) = (Instant::now(), 0);
-    move |piece| {
-        if piece.down {
-            let bytes = piece.total_down - passed;
-            passed = piece.total_down;
-            // What was not used is gone, but for a moment's worth.
-            due = due.max(Instant::now().checked_sub(Duration::from_millis(20)).unwrap());
-            due += Duration::from_secs(1).mul_f64(bytes as f64 / bytes_per_second as f64);
-            pause(due.saturating_duration_since(Instant::now()));
-        }
-        Fate::Pass
-    }
+    settings::number("SEALIFT_TEST_KILLS", otherwise)
 }
 
 /// Small files, some of several megabytes, links of both kinds.
@@ -139,7 +113,7 @@ impl Scene {
     fn start_sender(place: &Place, address: Option<SocketAddr>) -> Sender {
         let address = address.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()).to_string();
         let run = Run::with(["send", "--json", "--job", "killed", "--bind", &address]);
-        let run = run.arg(&place.src).env("SEALIFT_STATE_DIR", place.dir.path().join("state of the sender"));
+        let run = run.arg(&place.src).state_dir(place.dir.path().join("state of the sender"));
         Sender::of(run.patience(Duration::from_secs(3600)))
     }
 
@@ -157,7 +131,7 @@ impl Scene {
         self.engine += 1;
         let state = self.place.dir.path().join("state of the receiver");
         let run = Run::receive(&self.ticket, &self.place.dst).io(["uring", "threads"][self.engine % 2]);
-        run.env("SEALIFT_STATE_DIR", state).patience(PATIENCE).start()
+        run.state_dir(state).patience(PATIENCE).start()
     }
 
     fn kill_sender(&mut self) {

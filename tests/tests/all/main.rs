@@ -3,11 +3,13 @@
 mod arch;
 mod attributes;
 mod faults;
+mod home;
 mod hostile_receiver;
 mod hostile_sender;
 mod injected;
 mod killed;
 mod powercut;
+mod relay;
 mod replica;
 mod replicate;
 mod resume_sender;

@@ -9,6 +9,7 @@ mod unfinished;
 
 use sealift_tests::blockdev::{FileSystem, Unavailable};
 use sealift_tests::powercut::{Checked, LoggedDisk, Position, PoweredOn, Recording, Share, What};
+use sealift_tests::process::Run;
 use sealift_tests::tree::Random;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -32,6 +33,11 @@ fn on(kinds: &[FileSystem], test: impl Fn(FileSystem) -> Result<(), Unavailable>
             Err(why) => println!("skipped: {kind:?}: {why}"),
         }
     }
+}
+
+/// A receiver onto such a disk, to be started.
+fn receive(ticket: &str, disk: &Path) -> Run {
+    Run::receive(ticket, disk.join("dest")).state_dir(disk.join("state"))
 }
 
 /// How versions of one file follow each other, each by a new file that is renamed over the one before.

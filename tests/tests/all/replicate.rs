@@ -5,7 +5,7 @@ mod command;
 mod large;
 mod ticket;
 
-pub(crate) use command::OtherUser;
+pub(crate) use command::{NOBODY, OtherUser};
 use sealift_tests::process::{Outcome, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, differences, file, set_mode, set_mtime};
 use std::ffi::OsStr;

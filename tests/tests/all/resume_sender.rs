@@ -1,7 +1,7 @@
 //! A sender that is started again: hashes what changed and nothing else, and goes on with its job.
 #![allow(clippy::unwrap_used)]
 
-use crate::replicate::Place;
+use crate::home::Home;
 use rustix::process::Signal;
 use sealift_proto::block::BlockSize;
 use sealift_proto::digest::{HashAlgorithm, RootHash};
@@ -18,58 +18,26 @@ use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-
-/// A place with a state directory of its own.
-struct Home {
-    place: Place,
-    state: PathBuf,
-}
-
-impl std::ops::Deref for Home {
-    type Target = Place;
-
-    fn deref(&self) -> &Place {
-        &self.place
-    }
-}
+use std::path::PathBuf;
 
 impl Home {
-    fn new() -> Self {
-        let place = Place::new();
-        let state = place.dir.path().join("state");
-        Self { place, state }
-    }
-
-    fn run(&self, args: &[&str]) -> Run {
-        Run::send([&self.src]).args(args).env("SEALIFT_STATE_DIR", &self.state)
-    }
-
     /// A run that is stopped once everything is scanned: what it told of that, and how it ended.
     fn scan_with(&self, args: &[&str]) -> (Value, Outcome) {
-        let mut process = self.run(args).start();
+        let mut process = self.sending(args).start();
         let scanned = process.wait_for("scanned");
         process.signal(Signal::TERM);
         (scanned, process.finish().expect(0))
     }
 
+    /// What a run told once everything was scanned.
     fn scan(&self, args: &[&str]) -> Value {
         self.scan_with(args).0
-    }
-
-    /// A sender of job `j`.
-    fn send_job(&self) -> Sender {
-        Sender::of(self.run(&["--job=j"]))
     }
 
     /// A sender that listens where another did before.
     fn send_at(&self, address: SocketAddr, args: &[&str]) -> Sender {
         let run = Run::with(["send", "--json", "--bind"]).arg(address.to_string()).args(args).arg(&self.src);
-        Sender::of(run.env("SEALIFT_STATE_DIR", &self.state))
-    }
-
-    fn receive(&self, ticket: &str, args: &[&str]) -> Outcome {
-        Run::receive(ticket, &self.dst).args(args).env("SEALIFT_STATE_DIR", &self.state).finish()
+        Sender::of(run.state_dir(&self.state))
     }
 
     /// Every cache of hashes.
@@ -78,6 +46,7 @@ impl Home {
         sources.map(|source| source.unwrap().path().join("hashes.redb")).collect()
     }
 
+    /// How far the chain of the job `j` is, as it is kept.
     fn chain(&self) -> String {
         fs::read_to_string(self.state.join("jobs/j/chain")).unwrap()
     }
@@ -115,8 +84,8 @@ fn a_second_send_hashes_nothing_and_rehash_hashes_everything() {
     let (bytes, _) = hashed_and_reused(&first);
     assert!(bytes >= first["bytes"].as_u64().unwrap() && bytes > 0);
 
-    let sender = Sender::of(home.run(&[]));
-    let received = home.receive(&sender.ticket, &[]).expect(0);
+    let sender = home.send();
+    let received = home.receive(&sender.ticket, &[]).finish().expect(0);
     // Holes, large files, hard links and all: from what is remembered.
     assert_same(&home.src, &home.dst, SpecialModes::Dropped);
     assert!(received.total("bytes_transferred") > 0);
@@ -185,9 +154,7 @@ fn hashes_that_cannot_be_kept_are_no_failure() {
     tree::small_files(&home.src, 50, 10);
     let (bytes, _) = hashed_and_reused(&home.scan(&[]));
     assert_eq!(hashed_and_reused(&home.scan(&[])), (0, 50));
-    let note = |outcome: &Outcome, text: &str| {
-        outcome.named("note").any(|note| note["message"].as_str().unwrap().contains(text))
-    };
+    let note = |outcome: &Outcome, text: &str| outcome.messages("note").any(|note| note.contains(text));
 
     // Damaged at the beginning, in the middle, cut off, something else altogether.
     let cache = &home.caches()[0];
@@ -211,7 +178,7 @@ fn hashes_that_cannot_be_kept_are_no_failure() {
     }
 
     // In use by another sender.
-    let mut first = Sender::of(home.run(&[]));
+    let mut first = home.send();
     first.process.wait_for("scanned");
     file(&home.src.join("one more"), "1");
     let (_, second) = home.scan_with(&["--rehash"]);
@@ -221,7 +188,7 @@ fn hashes_that_cannot_be_kept_are_no_failure() {
     // No place for it.
     file(&home.dir.path().join("a file"), "");
     let nowhere = home.dir.path().join("a file/state");
-    let mut process = Run::send([&home.src]).env("SEALIFT_STATE_DIR", &nowhere).start();
+    let mut process = Run::send([&home.src]).state_dir(&nowhere).start();
     process.wait_for("scanned");
     process.signal(Signal::TERM);
     let outcome = process.finish().expect(0);
@@ -239,10 +206,10 @@ fn hashes_that_cannot_be_kept_are_no_failure() {
 fn a_job_keeps_its_ticket_and_goes_on_with_its_numbers() {
     let home = Home::new();
     tree::mixed(&home.src, 30, 11);
-    let first = home.send_job();
+    let first = home.send_job("j");
     let ticket = first.ticket.clone();
     let address = first.address();
-    let _ = home.receive(&ticket, &[]).expect(0);
+    let _ = home.receive(&ticket, &[]).finish().expect(0);
     let (header, _) = segment_for(&first, 0);
     assert!(header.snapshot && header.sequence == SegmentSeq(0));
     let _ = stopped(first);
@@ -267,7 +234,7 @@ fn a_job_keeps_its_ticket_and_goes_on_with_its_numbers() {
     for wanted in [next - 1, next, u64::from(u32::MAX)] {
         assert_eq!(segment_for(&second, wanted), (header, hash), "{wanted}");
     }
-    let received = home.receive(&ticket, &[]).expect(0);
+    let received = home.receive(&ticket, &[]).finish().expect(0);
     assert_eq!(received.total("bytes_transferred"), 3);
     assert_same(&home.src, &home.dst, SpecialModes::Dropped);
 
@@ -278,7 +245,7 @@ fn a_job_keeps_its_ticket_and_goes_on_with_its_numbers() {
     let (header, _) = segment_for(&third, 0);
     assert!(header.snapshot && header.sequence.0 >= next + (1 << 20), "{header:?}");
     assert_eq!(header.previous, SegmentHash::NONE);
-    let _ = home.receive(&ticket, &[]).expect(0);
+    let _ = home.receive(&ticket, &[]).finish().expect(0);
     assert_same(&home.src, &home.dst, SpecialModes::Dropped);
     let _ = stopped(third);
 
@@ -293,17 +260,17 @@ fn a_job_keeps_its_ticket_and_goes_on_with_its_numbers() {
 fn c4_a_job_whose_state_was_restored_is_a_fork_to_its_receivers() {
     let home = Home::new();
     tree::mixed(&home.src, 10, 12);
-    let first = home.send_job();
+    let first = home.send_job("j");
     let address = first.address();
     let ticket = first.ticket.clone();
-    let _ = home.receive(&ticket, &[]).expect(0);
+    let _ = home.receive(&ticket, &[]).finish().expect(0);
     let _ = stopped(first);
     let backup = home.chain();
     for content in ["one", "two"] {
         file(&home.src.join("changed"), content);
         let sender = home.send_at(address, &["--job=j"]);
         assert_eq!(sender.ticket, ticket);
-        let received = home.receive(&ticket, &[]);
+        let received = home.receive(&ticket, &[]).finish();
         match content {
             "one" => drop(received.expect(0)),
             _ => {
@@ -320,21 +287,21 @@ fn c4_a_job_whose_state_was_restored_is_a_fork_to_its_receivers() {
 fn a_job_has_one_sender_at_a_time() {
     let home = Home::new();
     file(&home.src.join("a"), "a");
-    let first = home.send_job();
-    let second = home.run(&["--job=j"]).finish().expect(1);
+    let first = home.send_job("j");
+    let second = home.sending(&["--job=j"]).finish().expect(1);
     assert!(second.message().contains("another sender works for job j"), "{second:#?}");
     // Others are not hindered, and the first goes on.
-    let _ = stopped(Sender::of(home.run(&["--job=k"])));
-    let _ = home.receive(&first.ticket, &[]).expect(0);
+    let _ = stopped(home.send_job("k"));
+    let _ = home.receive(&first.ticket, &[]).finish().expect(0);
     first.process.kill();
-    let _ = stopped(home.send_job());
+    let _ = stopped(home.send_job("j"));
 }
 
 #[test]
 fn a_jobs_keys_are_for_their_owner_alone_and_never_shown() {
     let home = Home::new();
     file(&home.src.join("a"), "a");
-    let outcome = stopped(home.send_job());
+    let outcome = stopped(home.send_job("j"));
     let seed = fs::read(home.state.join("jobs/j/seed")).unwrap();
     assert_eq!(seed.len(), 32);
     let hex: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -355,19 +322,19 @@ fn names_of_jobs_are_checked_and_what_is_broken_is_told() {
     let home = Home::new();
     file(&home.src.join("a"), "a");
     for name in ["", ".", "../x", "a/b", "-x", "a b"] {
-        let outcome = home.run(&[&format!("--job={name}")]).finish().expect(2);
+        let outcome = home.sending(&[&format!("--job={name}")]).finish().expect(2);
         assert!(outcome.stderr.contains("a job's name is"), "{name}: {outcome:#?}");
     }
     assert!(!home.state.join("jobs").exists());
-    let _ = stopped(home.send_job());
+    let _ = stopped(home.send_job("j"));
     for (broken, said) in [("chain", "its chain is missing"), ("seed", "its seed is missing")] {
         let (path, aside) = (home.state.join("jobs/j").join(broken), home.dir.path().join(broken));
         fs::rename(&path, &aside).unwrap();
-        let outcome = home.run(&["--job=j"]).finish().expect(1);
+        let outcome = home.sending(&["--job=j"]).finish().expect(1);
         assert!(outcome.message().contains(said), "{outcome:#?}");
         fs::rename(&aside, &path).unwrap();
     }
-    let _ = stopped(home.send_job());
+    let _ = stopped(home.send_job("j"));
 }
 
 #[test]
@@ -397,8 +364,8 @@ fn b15_a_hash_that_is_not_the_files_any_more_is_found_by_whoever_receives_it() {
     }
     cache.flush().unwrap();
     drop(cache);
-    let sender = Sender::of(home.run(&[]));
-    let _ = home.receive(&sender.ticket, &[]).expect(0);
+    let sender = home.send();
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     assert_same(&home.src, &home.dst, SpecialModes::Dropped);
     let told = sender.stop().expect(0);
     let scans: Vec<_> = told.named("scanned").map(hashed_and_reused).collect();
@@ -415,7 +382,7 @@ fn several_paths_are_remembered_together() {
     }
     let scan = |paths: &[&str]| {
         let paths = paths.iter().map(|path| home.src.join(path));
-        let mut process = Run::send(paths).env("SEALIFT_STATE_DIR", &home.state).start();
+        let mut process = Run::send(paths).state_dir(&home.state).start();
         let scanned = process.wait_for("scanned");
         process.signal(Signal::TERM);
         let _ = process.finish().expect(0);
@@ -431,8 +398,8 @@ fn several_paths_are_remembered_together() {
 fn b10_a_scan_that_was_killed_or_stopped_does_not_hinder_the_next() {
     let home = Home::new();
     tree::small_files(&home.src, 5000, 14);
-    Sender::of(home.run(&[])).process.kill();
-    let _ = Sender::of(home.run(&[])).stop().expect(0);
+    home.send().process.kill();
+    let _ = home.send().stop().expect(0);
     let (hashed, reused) = hashed_and_reused(&home.scan(&[]));
     assert!(reused == 5000 || hashed > 0);
     assert_eq!(hashed_and_reused(&home.scan(&[])), (0, 5000));
@@ -441,35 +408,31 @@ fn b10_a_scan_that_was_killed_or_stopped_does_not_hinder_the_next() {
 #[test]
 fn attributes_are_carried_of_what_is_read_and_of_what_is_known() {
     let home = Home::new();
-    let supported =
-        |path: &Path| rustix::fs::setxattr(path, "user.note", b"kept", rustix::fs::XattrFlags::empty());
     file(&home.src.join("d/file"), "content");
     tree::large_file(&home.src.join("large"), 100_000, 15);
     for path in ["", "d", "d/file", "large"] {
-        if let Err(error) = supported(&home.src.join(path)) {
-            println!("skipped: no extended attributes here: {error}");
-            return;
+        if !tree::set_xattr(&home.src.join(path), "user.note", b"kept") {
+            return println!("skipped: no extended attributes here");
         }
     }
     for known in [false, true] {
         let _ = fs::remove_dir_all(&home.dst);
-        let sender = Sender::of(home.run(&["--preserve=default,xattrs"]));
-        let _ = home.receive(&sender.ticket, &["--preserve=default,xattrs", "--new-replica"]).expect(0);
+        let sender = home.send_with(&["--preserve=default,xattrs"]);
+        let _ =
+            home.receive(&sender.ticket, &["--preserve=default,xattrs", "--new-replica"]).finish().expect(0);
         let outcome = sender.stop().expect(0);
         let (_, reused) = hashed_and_reused(outcome.named("scanned").next().unwrap());
         assert_eq!(reused, if known { 2 } else { 0 });
         assert_same(&home.src, &home.dst, SpecialModes::Dropped);
         for path in ["", "d", "d/file", "large"] {
-            let mut value = [0; 16];
-            let len = rustix::fs::getxattr(home.dst.join(path), "user.note", &mut value).unwrap();
-            assert_eq!(&value[..len], b"kept", "{path}, known: {known}");
+            let value = tree::xattr(&home.dst.join(path), "user.note");
+            assert_eq!(value.as_deref(), Some(&b"kept"[..]), "{path}, known: {known}");
         }
     }
     // Not asked for: not carried.
     let _ = fs::remove_dir_all(&home.dst);
-    let sender = Sender::of(home.run(&[]));
-    let _ = home.receive(&sender.ticket, &["--preserve=all", "--new-replica"]).expect(0);
-    let mut value = [0; 16];
-    assert!(rustix::fs::getxattr(home.dst.join("d/file"), "user.note", &mut value).is_err());
+    let sender = home.send();
+    let _ = home.receive(&sender.ticket, &["--preserve=all", "--new-replica"]).finish().expect(0);
+    assert_eq!(tree::xattr(&home.dst.join("d/file"), "user.note"), None);
     assert_eq!(fs::metadata(home.dst.join("d/file")).unwrap().size(), 7);
 }

@@ -7,66 +7,23 @@ mod entries;
 mod index;
 mod manifest;
 
-use crate::replicate::Place;
+use crate::home::Home;
 use sealift_tests::process::{Outcome, Run, Sender};
-use sealift_tests::tree::{self, SpecialModes};
+use sealift_tests::tree;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::Deref;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// A place with a state directory of its own, for both ends.
-struct Home {
-    place: Place,
-    state: PathBuf,
-}
-
-impl Deref for Home {
-    type Target = Place;
-
-    fn deref(&self) -> &Place {
-        &self.place
-    }
-}
-
 impl Home {
-    fn new() -> Self {
-        let place = Place::new();
-        let state = place.dir.path().join("state");
-        Self { place, state }
-    }
-
-    fn src(&self, name: &str) -> PathBuf {
-        self.src.join(name)
-    }
-
-    fn dst(&self, name: &str) -> PathBuf {
-        self.dst.join(name)
-    }
-
-    /// A sender of the job `j`.
-    fn send(&self) -> Sender {
-        Sender::of(Run::send([&self.src]).args(["--job", "j"]).env("SEALIFT_STATE_DIR", &self.state))
-    }
-
-    fn receive(&self, sender: &Sender, args: &[&str]) -> Run {
-        Run::receive(&sender.ticket, &self.dst).args(args).env("SEALIFT_STATE_DIR", &self.state)
-    }
-
-    /// One run of both ends.
-    fn sync(&self, args: &[&str]) -> Outcome {
-        let sender = self.send();
-        self.receive(&sender, args).finish()
-    }
-
+    /// `sealift verify` of the destination, to be started.
     fn verify(&self, args: &[&str]) -> Run {
         let run = Run::with(["verify", "--json"]).args(args).arg(&self.dst);
-        run.env("SEALIFT_STATE_DIR", &self.state)
+        run.state_dir(&self.state)
     }
 
     /// Verifies, and repairs from this sender.
@@ -74,35 +31,18 @@ impl Home {
         self.verify(&["--repair", "--from", &sender.ticket]).args(args).finish()
     }
 
+    /// `sealift index rebuild` of the destination.
     fn rebuild(&self) -> Outcome {
         let run = Run::with(["index", "rebuild", "--json"]).arg(&self.dst);
-        run.env("SEALIFT_STATE_DIR", &self.state).finish()
+        run.state_dir(&self.state).finish()
     }
 
     /// Verifies what must be all right, and is told to be without a warning.
     fn assert_clean(&self) -> Outcome {
         let outcome = self.verify(&[]).finish().expect(0);
-        assert_eq!(warnings(&outcome), "");
+        assert_eq!(outcome.warnings(), "");
         assert_eq!((damage(&outcome).len(), verified(&outcome, "damaged")), (0, 0));
         outcome
-    }
-
-    fn assert_same(&self) {
-        tree::assert_same(&self.src, &self.dst, SpecialModes::Dropped);
-        tree::assert_tidy(&self.dst);
-    }
-
-    /// The directory of the only index that there is.
-    fn index_dir(&self) -> PathBuf {
-        let inside = fs::read_dir(self.state.join("replicas")).unwrap();
-        let mut dirs = inside.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("paths"));
-        let dir = dirs.next().unwrap();
-        assert_eq!(dirs.next(), None);
-        dir
-    }
-
-    fn index(&self) -> PathBuf {
-        self.index_dir().join("index.redb")
     }
 }
 
@@ -147,26 +87,6 @@ fn number(outcome: &Outcome, event: &str, name: &str) -> u64 {
 
 fn verified(outcome: &Outcome, name: &str) -> u64 {
     number(outcome, "verified", name)
-}
-
-fn warnings(outcome: &Outcome) -> String {
-    let messages: Vec<&str> =
-        outcome.named("warning").map(|event| event["message"].as_str().unwrap()).collect();
-    messages.join("\n")
-}
-
-/// Flips a bit of a file, and puts its time back if that is wanted.
-fn flip(path: &Path, bit: u64, restore_time: bool) {
-    let before = fs::symlink_metadata(path).unwrap();
-    let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, bit / 8).unwrap();
-    byte[0] ^= 1 << (bit % 8);
-    file.write_all_at(&byte, bit / 8).unwrap();
-    drop(file);
-    if restore_time {
-        tree::set_mtime(path, before.mtime(), before.mtime_nsec());
-    }
 }
 
 /// A tree with files of one block and of many, sparse ones, hard links, and all else that a manifest can hold.

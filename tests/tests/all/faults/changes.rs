@@ -1,6 +1,7 @@
 //! Hazard B12: files that grow, shrink, are replaced or removed between the scan and the fetch, or while they are
 //! read. What arrives is one version of each, or it is named; never a mixture.
 
+use crate::relay::{Fate, Relay};
 use crate::replicate::Place;
 use sealift_tests::process::{Run, Sender};
 use sealift_tests::tree::{self, Random, SpecialModes, assert_same, file};
@@ -298,9 +299,9 @@ fn b12_what_changes_once_while_it_is_fetched_arrives_new() {
     file(&place.src.join("other"), "x");
     let mut sender = Sender::start([&place.src], &["--once"]);
     let _ = sender.process.wait_for("scanned");
-    let relay = super::relay::Relay::start(sender.address(), |piece| {
+    let relay = Relay::start(sender.address(), |piece| {
         let now = piece.total_down > 16 << 20;
-        if now { super::relay::Fate::FreezeAll } else { super::relay::Fate::Pass }
+        if now { Fate::FreezeAll } else { Fate::Pass }
     });
     let receiver = Run::receive(sender.ticket_via(relay.address()), &place.dst).arg("--fsync=no").start();
     let _ = relay.next_fate();

@@ -3,46 +3,14 @@
 //! The faults are real, made by the kernel, and most take root: where that is missing a test says `skipped` and why.
 
 use crate::replicate::{OtherUser, Place};
+use sealift_tests::blockdev::{Mount, Unavailable, or_skip, run};
 use sealift_tests::process::{Outcome, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, file, is_root, same_content};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const MIB: u64 = 1 << 20;
-
-/// A mounted file system, unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// Mounts, or says why not.
-    fn new(at: &Path, args: &[&OsStr]) -> Result<Self, String> {
-        if !is_root() {
-            return Err("only root can mount".into());
-        }
-        fs::create_dir_all(at).unwrap();
-        run("mount", &[args, &[at.as_os_str()]].concat())?;
-        Ok(Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily if need be, as when a test failed with something open.
-        if run("umount", &[self.0.as_os_str()]).is_err() {
-            let _ = run("umount", &["-l".as_ref(), self.0.as_os_str()]);
-        }
-    }
-}
-
-fn run(program: &str, args: &[&OsStr]) -> Result<(), String> {
-    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
 
 /// A source on a disk whose last part can be made to read with EIO: a loop device over a file that is then cut off.
 struct FailingSource {
@@ -52,16 +20,12 @@ struct FailingSource {
 
 impl FailingSource {
     /// A disk that is whole, or why there is none.
-    fn new(place: &Place) -> Result<Self, String> {
+    fn new(place: &Place) -> Result<Self, Unavailable> {
         let image = place.dir.path().join("image");
         File::create(&image).unwrap().set_len(64 * MIB).unwrap();
         let options = ["-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal,^resize_inode"];
-        let mut mkfs: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
-        mkfs.push(image.as_os_str());
-        run("mkfs.ext4", &mkfs)?;
-        let mount =
-            |options: &str| Mount::new(&place.src, &["-o".as_ref(), options.as_ref(), image.as_os_str()]);
-        let mounted = mount("loop")?;
+        run("mkfs.ext4", options.iter().map(OsStr::new).chain([image.as_os_str()]))?;
+        let mounted = Mount::new(&image, &place.src, "loop")?;
         tree::mixed(&place.src.join("small"), 50, 70);
         for number in 0..12 {
             tree::large_file(&place.src.join(format!("large {number:02}")), 4 * MIB, number);
@@ -69,7 +33,7 @@ impl FailingSource {
         fs::remove_dir(place.src.join("lost+found")).unwrap();
         // Unmounted and mounted again, nothing of it is in memory.
         drop(mounted);
-        let mounted = mount("loop,ro")?;
+        let mounted = Mount::new(&image, &place.src, "loop,ro")?;
         Ok(Self { image, _mounted: mounted })
     }
 
@@ -83,10 +47,7 @@ impl FailingSource {
 fn b3_what_reads_with_an_error_is_named_and_others_finish() {
     for io in ["uring", "threads"] {
         let place = Place::new();
-        let disk = match FailingSource::new(&place) {
-            Ok(disk) => disk,
-            Err(why) => return println!("skipped: {why}"),
-        };
+        let Some(disk) = or_skip(FailingSource::new(&place)) else { return };
         disk.fail();
         let mut failing: Vec<String> = tree::entries(&place.src)
             .into_iter()
@@ -120,10 +81,7 @@ fn b3_what_reads_with_an_error_is_named_and_others_finish() {
 #[test]
 fn b3_what_fails_after_the_scan_is_named_and_others_finish() {
     let place = Place::new();
-    let disk = match FailingSource::new(&place) {
-        Ok(disk) => disk,
-        Err(why) => return println!("skipped: {why}"),
-    };
+    let Some(disk) = or_skip(FailingSource::new(&place)) else { return };
     let mut sender = Sender::start([&place.src], &["--once"]);
     let _ = sender.process.wait_for("scanned");
     // Only what is not in memory is read from the disk again.
@@ -153,12 +111,7 @@ fn says_full(outcome: &Outcome) {
 fn b4_a_full_disk_is_said_and_what_fits_is_kept() {
     for (name, large) in [("many", false), ("one", true)] {
         let place = Place::new();
-        let options: [&OsStr; 5] =
-            ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=8m".as_ref(), "sealift-test".as_ref()];
-        let _mounted = match Mount::new(&place.dst, &options) {
-            Ok(mounted) => mounted,
-            Err(why) => return println!("skipped: {why}"),
-        };
+        let Some(mount) = or_skip(Mount::tmpfs(&place.dst, "size=8m")) else { return };
         file(&place.src.join("a small one"), "fits");
         if large {
             tree::large_file(&place.src.join(name), 20 * MIB, 71);
@@ -172,14 +125,10 @@ fn b4_a_full_disk_is_said_and_what_fits_is_kept() {
         let failed = sender.receive(&place.dst, &["--wait-for-space=0"]);
         assert!(matches!(failed.code, Some(1 | 3)), "{failed:?}");
         says_full(&failed);
-        for (path, entry) in tree::entries(&place.dst) {
-            if entry.is_file() {
-                assert!(same_content(&place.src.join(&path), &place.dst.join(&path)), "{path:?} is whole");
-            }
-        }
+        tree::assert_whole(&place.src, &place.dst);
         tree::assert_tidy(&place.dst);
         // With room, it finishes.
-        run("mount", &["-o".as_ref(), "remount,size=64m".as_ref(), place.dst.as_os_str()]).unwrap();
+        mount.remount("size=64m").unwrap();
         let _ = sender.receive(&place.dst, &[]).expect(0);
         assert_same(&place.src, &place.dst, SpecialModes::Dropped);
         let _ = sender.stop().expect(0);
@@ -198,9 +147,7 @@ fn b4_a_dest_that_cannot_be_written_is_said() {
         assert!(failed.message().contains(dest.to_str().unwrap()), "{failed:?}");
     }
     assert_eq!(fs::read(&in_the_way).unwrap(), b"mine");
-    let options: [&OsStr; 5] =
-        ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "ro".as_ref(), "sealift-test".as_ref()];
-    match Mount::new(&place.dst, &options) {
+    match Mount::tmpfs(&place.dst, "ro") {
         Ok(_mounted) => {
             let failed = sender.receive(&place.dst, &[]).expect(1);
             assert!(failed.message().to_lowercase().contains("read-only"), "{failed:?}");
@@ -210,8 +157,7 @@ fn b4_a_dest_that_cannot_be_written_is_said() {
 }
 
 fn notes(outcome: &Outcome) -> String {
-    let notes = outcome.named("note").chain(outcome.named("warning"));
-    notes.filter_map(|event| event["message"].as_str()).collect::<Vec<_>>().join("\n")
+    outcome.messages("note").chain(outcome.messages("warning")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -230,7 +176,7 @@ fn b7_threads_are_used_when_asked_for_and_said() {
 /// Both ends under a limit of memory that may be locked, by a user who is bound by it.
 fn with_lockable_bytes(bytes: u64) -> Option<[Outcome; 2]> {
     let limit = format!("--memlock={bytes}:{bytes}");
-    if let Err(why) = run("prlimit", &[limit.as_ref(), "true".as_ref()]) {
+    if let Err(why) = run("prlimit", [&*limit, "true"]) {
         println!("skipped: {why}");
         return None;
     }
@@ -287,8 +233,7 @@ const REFUSE_URING: &str = r#"
 
 #[test]
 fn b7_uring_that_is_refused_is_done_without_and_said() {
-    let perl: Vec<&OsStr> = ["-e", REFUSE_URING, "--", "true"].iter().map(OsStr::new).collect();
-    if let Err(why) = run("perl", &perl) {
+    if let Err(why) = run("perl", ["-e", REFUSE_URING, "--", "true"]) {
         return println!("skipped: a seccomp filter cannot be set here: {why}");
     }
     let refused = |run: Run| run.wrapped(["perl", "-e", REFUSE_URING, "--"]);

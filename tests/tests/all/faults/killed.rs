@@ -1,12 +1,11 @@
 //! An end of a transfer that is killed or told to stop in the middle (hazards C1, C2, and B10 as far as a receiver
 //! without an index can have it): what is left behind is whole, and the next run makes the rest of it.
 
-use super::relay::{Fate, Relay};
+use crate::relay::{Fate, Relay};
 use crate::replicate::Place;
 use rustix::process::Signal;
 use sealift_tests::process::{Process, Run, Sender};
-use sealift_tests::tree::{self, SpecialModes, assert_same, same_content};
-use std::path::Path;
+use sealift_tests::tree::{self, SpecialModes, assert_same, assert_whole};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -40,19 +39,6 @@ impl Middle {
     }
 }
 
-/// Checks that every file outside of `.sealift` is one of the source, and whole. Returns how many bytes they have.
-fn whole_bytes(src: &Path, dst: &Path) -> u64 {
-    let mut bytes = 0;
-    for (path, entry) in tree::entries(dst) {
-        assert!(src.join(&path).symlink_metadata().is_ok(), "a stray file: {path:?}");
-        if entry.is_file() {
-            assert!(same_content(&src.join(&path), &dst.join(&path)), "half a file: {path:?}");
-            bytes += entry.len();
-        }
-    }
-    bytes
-}
-
 #[test]
 fn c2_a_killed_sender_is_given_up_and_a_new_one_finishes() {
     let Middle { place, sender, relay, receiver } = Middle::new(&["--retry-for=2"]);
@@ -61,7 +47,7 @@ fn c2_a_killed_sender_is_given_up_and_a_new_one_finishes() {
     relay.cut_all();
     let failed = receiver.finish().expect(5);
     assert!(failed.message().contains("unreachable"), "{failed:?}");
-    let whole = whole_bytes(&place.src, &place.dst);
+    let whole = assert_whole(&place.src, &place.dst);
     println!("{whole} bytes were in place");
     let sender = Sender::start([&place.src], &[]);
     let received = sender.receive(&place.dst, &[]).expect(0);
@@ -74,7 +60,7 @@ fn b10_a_killed_receiver_leaves_whole_files_and_the_next_finishes() {
     let Middle { place, sender, relay, receiver } = Middle::new(&[]);
     receiver.kill();
     drop(relay);
-    let whole = whole_bytes(&place.src, &place.dst);
+    let whole = assert_whole(&place.src, &place.dst);
     println!("{whole} bytes were in place");
     let received = sender.receive(&place.dst, &[]).expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
@@ -97,7 +83,7 @@ fn an_interrupted_receiver_ends_at_once_and_cleans_up() {
         // What was fetched of unfinished files is kept for the next run, and nothing else.
         let left = tree::staged(&place.dst);
         assert!(left.len() <= 21, "left behind: {left:?}");
-        whole_bytes(&place.src, &place.dst);
+        assert_whole(&place.src, &place.dst);
         let _ = sender.receive(&place.dst, &[]).expect(0);
         assert_same(&place.src, &place.dst, SpecialModes::Dropped);
     }

@@ -1,6 +1,6 @@
 //! Hazards C1 and C2: connections that die, fall silent, are refused or cut, before or in the middle.
 
-use super::relay::{Fate, Relay};
+use crate::relay::{Fate, Relay, pause};
 use crate::replicate::Place;
 use sealift_tests::process::{Run, Sender};
 use sealift_tests::tree::{self, Random, SpecialModes, assert_same};
@@ -17,12 +17,6 @@ fn worthwhile(place: &Place, large_bytes: u64) {
     for number in 0..10 {
         tree::large_file(&place.src.join(format!("medium {number}")), 700_000, number);
     }
-}
-
-/// Waits for an event that does not come, for that long: what is tested is what others do in the meantime.
-fn let_time_pass(time: Duration) {
-    let (_keep, nothing) = channel::<()>();
-    assert!(nothing.recv_timeout(time).is_err());
 }
 
 #[test]
@@ -123,7 +117,7 @@ fn c2_a_sender_that_cannot_be_reached_at_first_is_tried_again() {
     let sender = Sender::start([&place.src], &["--once"]);
     let relay = Relay::silent(sender.address(), |_| Fate::Pass);
     let receiver = Run::receive(sender.ticket_via(relay.address()), &place.dst).start();
-    let_time_pass(Duration::from_millis(1500));
+    pause(Duration::from_millis(1500));
     relay.listen();
     let _ = receiver.finish().expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
@@ -146,7 +140,7 @@ fn c2_a_port_that_is_refused_in_the_middle_is_tried_again() {
     assert_eq!(relay.next_fate().1, Fate::FreezeAll);
     relay.refuse();
     relay.cut_all();
-    let_time_pass(Duration::from_secs(1));
+    pause(Duration::from_secs(1));
     relay.thaw();
     relay.listen();
     let received = receiver.finish().expect(0);

@@ -5,15 +5,11 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use sealift_tests::hostile::HostileReceiver;
 use sealift_tests::hostile::scene::assert_plain;
 use sealift_tests::process::{Run, Sender};
+use sealift_tests::tree;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
-
-fn make_fifo(path: &Path) {
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
-}
 
 #[test]
 fn a6_fifos_and_sockets_of_a_source_are_reported_and_not_sent() {
@@ -21,7 +17,7 @@ fn a6_fifos_and_sockets_of_a_source_are_reported_and_not_sent() {
     let source = dir.path().join("source");
     fs::create_dir(&source).expect("there is room");
     fs::write(source.join("file"), "content").expect("there is room");
-    make_fifo(&source.join("fifo"));
+    tree::fifo(&source.join("fifo"));
     let _socket = UnixListener::bind(source.join("socket")).expect("a socket");
     let sender = Sender::start([&source], &[]);
     let dest = dir.path().join("dest");
@@ -55,7 +51,7 @@ fn nasty_source(source: &Path) {
         let path = source.join(std::ffi::OsStr::from_bytes(name));
         fs::write(&path, name).expect("there is room");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).expect("it is ours");
-        make_fifo(&source.join(std::ffi::OsStr::from_bytes(&[name, b" fifo"].concat())));
+        tree::fifo(&source.join(std::ffi::OsStr::from_bytes(&[name, b" fifo"].concat())));
     }
 }
 

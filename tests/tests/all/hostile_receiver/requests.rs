@@ -10,13 +10,10 @@ use sealift_proto::wire::{
     BlocksPrefix, Channel, Close, CloseCode, Credit, Finished, FrameKind, RangeProblem, Reject, Welcome,
 };
 use sealift_tests::hostile::scene::assert_plain;
+use sealift_tests::hostile::talk::range;
 use sealift_tests::hostile::{HostileReceiver, Talk};
 use sealift_tests::process::Sender;
 use std::collections::HashMap;
-
-fn range(file: u64, first: u32, count: u32) -> BlocksPrefix {
-    BlocksPrefix { file: FileId(file), first: BlockIndex(first), count }
-}
 
 /// The files of a manifest: number, name and layout.
 fn files(records: &[Record]) -> HashMap<String, (u64, Layout)> {

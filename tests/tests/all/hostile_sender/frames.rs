@@ -4,7 +4,7 @@ use super::{honest, job};
 use sealift_proto::wire::{BlocksPrefix, CloseCode, FrameKind, Welcome};
 use sealift_tests::hostile::scene::assert_plain;
 use sealift_tests::hostile::sender::Seen;
-use sealift_tests::hostile::talk::{SESSION, blocks_frame, raw_frame};
+use sealift_tests::hostile::talk::{SESSION, blocks_frame, range, raw_frame};
 use sealift_tests::hostile::{DataSet, HostileSender, Job, Reply, Said, Scene, Talk};
 use sealift_tests::process::Outcome;
 use std::time::Duration;
@@ -57,14 +57,6 @@ fn broken_control_frames() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a malformed close", raw_frame(3, 3, 0, &[0xff; 3]), "malformed"),
         ("garbage", garbage(), "frame"),
     ]
-}
-
-fn range(file: u64, first: u32, count: u32) -> BlocksPrefix {
-    BlocksPrefix {
-        file: sealift_proto::block::FileId(file),
-        first: sealift_proto::block::BlockIndex(first),
-        count,
-    }
 }
 
 fn closed_with(seen: &[Seen]) -> Option<CloseCode> {

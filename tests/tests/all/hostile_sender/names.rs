@@ -82,8 +82,7 @@ fn a7_bits_that_pass_on_privilege_are_dropped_and_reported_unless_they_are_asked
             assert_eq!(mode(name), expected, "{name} with keep={keep}");
         }
         assert_eq!(mode("plain"), 0o755);
-        let warnings: Vec<&str> =
-            outcome.named("warning").filter_map(|event| event["message"].as_str()).collect();
+        let warnings: Vec<&str> = outcome.messages("warning").collect();
         let expected = if keep { 0 } else { special.len() };
         assert_eq!(warnings.len(), expected, "one for each entry: {warnings:?}");
         for (name, _) in special.iter().skip(1).filter(|_| !keep) {

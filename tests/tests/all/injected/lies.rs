@@ -25,7 +25,7 @@ fn b8_short_reads_and_writes_are_completed_and_slow_ones_waited_for() {
         };
         // On both sides.
         let state = case.dst.with_file_name("state of the sender");
-        let run = Run::send([&scene.src]).arg("--once").env("SEALIFT_STATE_DIR", state);
+        let run = Run::send([&scene.src]).arg("--once").state_dir(state);
         let run = run.program(faulty_program()).io(ENGINES[usize::try_from(seed % 2).unwrap()]);
         let sender = Sender::of(run.env("SEALIFT_FAULTS", &plan));
         let outcome = case.faulty_from(&sender.ticket, &plan).finish().expect(0);
@@ -49,8 +49,7 @@ fn b8_torn_and_misdirected_writes_are_found_by_reading_back() {
         let plan = format!("only=write;seed={seed};rate={rate};kinds=torn,misdirected");
         let outcome = case.faulty(&plan).arg("--verify=readback").finish();
         case.check_end(&outcome);
-        let warned = outcome.named("warning").filter_map(|event| event["message"].as_str());
-        let found = warned.filter(|message| message.contains(FOUND)).count();
+        let found = outcome.messages("warning").filter(|message| message.contains(FOUND)).count();
         (0..found).for_each(|_| ends.add("found:"));
         ends.add(format!("exit {}:", outcome.code.unwrap()));
         if outcome.code == Some(1) {

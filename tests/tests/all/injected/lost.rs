@@ -1,10 +1,9 @@
 //! Hazards B1 and B2, by a real disk that takes no more writes in the middle of a run.
 
 use super::scene::ENGINES;
-use crate::faults::relay::Relay;
-use crate::killed::limited;
+use crate::relay::{Relay, limited};
 use crate::replicate::Place;
-use sealift_tests::blockdev::{Fault, FaultyDisk, FileSystem};
+use sealift_tests::blockdev::{Fault, FaultyDisk, FileSystem, or_skip};
 use sealift_tests::process::{Outcome, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, assert_tidy};
 use serde_json::Value;
@@ -26,26 +25,20 @@ struct Scene {
 impl Scene {
     /// `None`, and it is said why, if there is no such disk here.
     fn new(kind: FileSystem, seed: u64) -> Option<Self> {
-        let disk = match FaultyDisk::new(kind, 96 * MIB) {
-            Ok(disk) => disk,
-            Err(why) => {
-                println!("skipped: {why}");
-                return None;
-            }
-        };
+        let disk = or_skip(FaultyDisk::new(kind, 96 * MIB))?;
         let place = Place::new();
         tree::mixed(&place.src, 150, seed);
         for number in 0..4 {
             tree::large_file(&place.src.join(format!("large {number}")), 3 * MIB + number, seed + number);
         }
         let state = place.dir.path().join("state of the sender");
-        let sender = Sender::of(Run::send([&place.src]).env("SEALIFT_STATE_DIR", state));
+        let sender = Sender::of(Run::send([&place.src]).state_dir(state));
         let dst = disk.path().join("dst");
         Some(Self { place, disk, dst, sender })
     }
 
     fn receive(&self, ticket: &str) -> Run {
-        Run::receive(ticket, &self.dst).env("SEALIFT_STATE_DIR", self.place.dir.path().join("state"))
+        Run::receive(ticket, &self.dst).state_dir(self.place.dir.path().join("state"))
     }
 
     /// Runs again until one ends well: an error that nobody was told of yet is told to the next who asks.

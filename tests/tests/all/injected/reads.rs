@@ -14,7 +14,7 @@ fn b3_whichever_read_of_the_source_fails_the_file_is_named_and_the_others_finish
         let case = scene.empty(number);
         let state = case.dst.with_file_name("state of the sender");
         let engine = ENGINES[usize::try_from(number / 2 % 2).unwrap()];
-        let run = Run::send([&scene.src]).arg("--once").io(engine).env("SEALIFT_STATE_DIR", state);
+        let run = Run::send([&scene.src]).arg("--once").io(engine).state_dir(state);
         let sender = Sender::of(run.program(faulty_program()).env("SEALIFT_FAULTS", plan));
         let received = case.faulty_from(&sender.ticket, "").finish();
         (case, sender.process.finish(), received)

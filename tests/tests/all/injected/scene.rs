@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -72,11 +71,6 @@ fn contents(root: &Path) -> BTreeMap<PathBuf, Content> {
     contents
 }
 
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(status.success());
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     Old,
@@ -132,7 +126,7 @@ fn make_gone(root: &Path) {
 }
 
 fn sender(of: &Path, state: &Path) -> Sender {
-    let run = Run::send([of]).args(["--job", "scene"]).env("SEALIFT_STATE_DIR", state);
+    let run = Run::send([of]).args(["--job", "scene"]).state_dir(state);
     let mut sender = Sender::of(run.patience(PATIENCE_OF_SENDER));
     // From here on the manifest comes all at once.
     let _ = sender.process.wait_for("scanned");
@@ -153,7 +147,7 @@ impl Scene {
         // the job's state was before.
         let [state, old_state] = ["state of new", "state of old"].map(|name| dir.path().join(name));
         let old_sender = sender(&old_src, &old_state);
-        copy(&old_state, &state);
+        tree::copy(&old_state, &state);
         let sender = sender(&src, &state);
         let (ticket, old_ticket) = (sender.ticket.clone(), old_sender.ticket.clone());
         Self { dir, src, ticket, old_ticket, versions, _senders: Mutex::new([sender, old_sender]) }
@@ -210,7 +204,7 @@ impl Case<'_> {
         Run::receive(ticket, &self.dst)
             .args(["--delete", "--max-delete=100%"])
             .io(self.engine)
-            .env("SEALIFT_STATE_DIR", &self.state)
+            .state_dir(&self.state)
             .patience(PATIENCE)
     }
 

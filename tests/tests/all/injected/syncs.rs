@@ -1,8 +1,7 @@
 //! Hazard B2: a sync that fails once, and would succeed if it were asked again.
 
 use super::scene::{ENGINES, Scene, Tally, each, points, share};
-use crate::faults::relay::Relay;
-use crate::killed::limited;
+use crate::relay::{Relay, limited};
 use crate::replicate::Place;
 use sealift_tests::process::{Outcome, Run, Sender, faulty_program};
 use sealift_tests::tree::{self, SpecialModes, assert_same, assert_tidy};
@@ -18,7 +17,7 @@ const SYNCS_AS_THE_INDEX_CLOSES: u64 = 4;
 
 /// Paths of which was told that they are tried again.
 fn tried_again(outcome: &Outcome) -> BTreeSet<&str> {
-    let messages = outcome.named("warning").filter_map(|event| event["message"].as_str());
+    let messages = outcome.messages("warning");
     let again = messages.filter(|message| message.ends_with("it is tried again"));
     again.filter_map(|message| message.split_once(": ")).map(|(path, _)| path).collect()
 }
@@ -69,15 +68,14 @@ fn b2_a_sync_of_an_unfinished_file_that_fails_costs_what_was_fetched_of_it() {
         tree::large_file(&place.src.join(number.to_string()), BYTES / 2, number);
     }
     let state = |name: &str| place.dir.path().join(format!("state {name}"));
-    let sender = Sender::of(Run::send([&place.src]).env("SEALIFT_STATE_DIR", state("sender")));
+    let sender = Sender::of(Run::send([&place.src]).state_dir(state("sender")));
     let (ticket, address) = (&sender.ticket, sender.address());
     let run = |name: &str, plan: &str| {
         let relay = Relay::start(address, limited(BYTES_PER_SECOND));
         let dst = place.dir.path().join(format!("dst {name}"));
         let ticket = sealift_tests::process::ticket_via(ticket, relay.address());
         let plan = format!("only=fsync,syncfs,checkpoint;{plan}");
-        let run =
-            Run::receive(ticket, &dst).env("SEALIFT_STATE_DIR", state(name)).env("SEALIFT_FAULTS", plan);
+        let run = Run::receive(ticket, &dst).state_dir(state(name)).env("SEALIFT_FAULTS", plan);
         let engine = ENGINES[name.len() % 2];
         let outcome = run.program(faulty_program()).io(engine).finish();
         assert!(!outcome.stderr.contains("panicked"), "{outcome:#?}");
@@ -118,11 +116,11 @@ fn b2_what_a_failed_sync_of_everything_may_have_lost_is_hashed_again() {
         tree::large_file(&place.src.join("large"), RUNS << 20, 129);
         tree::file(&place.src.join("small"), "small");
         let state = |name: &str| place.dir.path().join(format!("state {name}"));
-        let sender = Sender::of(Run::send([&place.src]).env("SEALIFT_STATE_DIR", state("sender")));
+        let sender = Sender::of(Run::send([&place.src]).state_dir(state("sender")));
         let count = place.dir.path().join("count");
         let run = |plan: &str| {
             let plan = format!("{plan};count={}", count.display());
-            let run = Run::receive(&sender.ticket, &place.dst).env("SEALIFT_STATE_DIR", state("receiver"));
+            let run = Run::receive(&sender.ticket, &place.dst).state_dir(state("receiver"));
             run.program(faulty_program()).io(engine).env("SEALIFT_FAULTS", plan)
         };
         let count = || fs::read_to_string(&count).unwrap().trim().parse::<u64>().unwrap();

@@ -22,7 +22,7 @@ fn b1_a_write_that_fails_once_is_made_good() {
             case.faulty(&format!("only=write;nth={nth};error=EIO;count={}", count.display())).finish();
         let count: u64 = fs::read_to_string(count).unwrap().trim().parse().unwrap();
         case.check_end(&outcome);
-        let mut warned = outcome.named("warning").filter_map(|event| event["message"].as_str());
+        let mut warned = outcome.messages("warning");
         kinds.add(match outcome.code {
             Some(0) if case.faults().is_empty() => "did not come",
             Some(0) if warned.any(|text| text.ends_with("it is tried again")) => {
@@ -62,7 +62,7 @@ fn b4_a_file_that_cannot_be_written_is_named_and_the_others_are_made() {
             tree::large_file(&place.src.join(name), bytes, bytes);
         }
         let state = place.dir.path().join("state");
-        let ours = |run: Run| run.env("SEALIFT_STATE_DIR", &state).io(engine);
+        let ours = |run: Run| run.state_dir(&state).io(engine);
         let sender = Sender::of(ours(Run::send([&place.src])));
         let receive = || ours(Run::receive(&sender.ticket, &place.dst));
         let outcome = receive().wrapped(SMALL_FILES_ONLY).finish().expect(3);

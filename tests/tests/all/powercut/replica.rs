@@ -1,6 +1,6 @@
 //! A replica whose disk loses power while an older version of it is replaced by a newer one.
 
-use super::{OF_ALL_CUTS, WITHOUT_HELP, on};
+use super::{OF_ALL_CUTS, WITHOUT_HELP, on, receive};
 use sealift_tests::blockdev::{FileSystem, Unavailable};
 use sealift_tests::powercut::{Checked, Cut, LoggedDisk, Position, PoweredOn, Recording, Share, Survivors};
 use sealift_tests::process::{Run, Sender};
@@ -341,18 +341,14 @@ fn sync_until(ended: &Receiver<()>, path: &Path) {
 
 /// A sender of one and the same job.
 fn send(src: &Path) -> Sender {
-    let run = Run::send([src]).arg("--job=powercut").env("SEALIFT_STATE_DIR", src.with_extension("state"));
+    let run = Run::send([src]).arg("--job=powercut").state_dir(src.with_extension("state"));
     Sender::of(run.patience(OF_ALL_CUTS))
-}
-
-fn receive(ticket: &str, disk: &Path) -> Run {
-    Run::receive(ticket, disk.join("dest")).env("SEALIFT_STATE_DIR", disk.join("state"))
 }
 
 /// What the program itself finds wrong with a replica that is whole.
 fn verify(disk: PoweredOn<'_>) -> Vec<String> {
     let run = Run::with(["verify", "--json"]).arg(disk.path.join("dest"));
-    let outcome = run.env("SEALIFT_STATE_DIR", disk.path.join("state")).finish();
+    let outcome = run.state_dir(disk.path.join("state")).finish();
     if outcome.code == Some(0) { Vec::new() } else { vec![format!("it is not verified: {outcome:#?}")] }
 }
 

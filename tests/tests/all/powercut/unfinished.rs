@@ -1,7 +1,7 @@
 //! A file whose transfer takes long enough for parts of it to be synced, and a disk that loses power meanwhile.
 
-use super::{OF_ALL_CUTS, WITHOUT_HELP, on};
-use crate::faults::relay::{Fate, Relay};
+use super::{OF_ALL_CUTS, WITHOUT_HELP, on, receive};
+use crate::relay::{Fate, Relay, pause};
 use crate::replicate::Place;
 use sealift_tests::blockdev::FileSystem;
 use sealift_tests::powercut::{LoggedDisk, PoweredOn, Share, Survivors};
@@ -12,7 +12,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -23,18 +22,12 @@ const IMAGES: usize = 12;
 /// A line on which the file takes several seconds: what is received is synced and written down once a second.
 fn slow_line(to: SocketAddr) -> Relay {
     const PER_PIECE: Duration = Duration::from_millis(4);
-    let (never, waiting) = channel::<()>();
-    Relay::start(to, move |piece| {
-        let _alive = &never;
+    Relay::start(to, |piece| {
         if piece.down {
-            let _ = waiting.recv_timeout(PER_PIECE);
+            pause(PER_PIECE);
         }
         Fate::Pass
     })
-}
-
-fn receive(ticket: &str, disk: &Path) -> Run {
-    Run::receive(ticket, disk.join("dest")).env("SEALIFT_STATE_DIR", disk.join("state"))
 }
 
 /// Receives again. How many bytes were moved for that.
@@ -62,7 +55,7 @@ fn b9_what_was_synced_of_an_unfinished_file_is_not_moved_again() {
         let disk = LoggedDisk::new(kind, 4 * FILE_BYTES, WITHOUT_HELP)?;
         let place = Place::new();
         tree::large_file(&place.src.join("large"), FILE_BYTES, 1);
-        let run = Run::send([&place.src]).env("SEALIFT_STATE_DIR", place.dir.path().join("state"));
+        let run = Run::send([&place.src]).state_dir(place.dir.path().join("state"));
         let sender = Sender::of(run.patience(OF_ALL_CUTS));
         let relay = slow_line(sender.address());
         let mut process = receive(&sender.ticket_via(relay.address()), disk.path()).start();

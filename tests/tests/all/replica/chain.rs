@@ -1,7 +1,9 @@
 //! Hazard A12 from run to run: a job's chain never goes back. And deletions by snapshots that no honest sender makes at
 //! will, with a sender that signs with the job's own key.
 
-use super::{Home, problem_of, version, warnings};
+use super::{Home, problem_of, version};
+use crate::home::let_live;
+use crate::relay::{Fate, Relay};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_tests::hostile::{DataSet, Forger, HostileSender, Job, Seen, Talk};
 use sealift_tests::process::{Outcome, Sender};
@@ -202,8 +204,7 @@ fn a_sender_that_begins_anew_for_ever_is_given_up() {
     let receiver =
         home.receive(sender.ticket(), &["--retry-for=5"]).patience(Duration::from_secs(40)).start();
     let outcome = receiver.finish();
-    let anew =
-        outcome.named("note").filter(|note| note["message"].as_str().unwrap().contains("anew")).count();
+    let anew = outcome.messages("note").filter(|note| note.contains("anew")).count();
     println!("began anew {anew} times: {}", outcome.message());
     assert!(anew < 200, "{anew} times");
 }
@@ -263,17 +264,16 @@ fn a_sender_that_is_started_anew_in_the_middle_is_followed() {
         let run = sealift_tests::process::Run::with(["send", "--json"])
             .args(args)
             .arg(&home.src)
-            .env("SEALIFT_STATE_DIR", &home.state);
+            .state_dir(&home.state);
         Sender::of(run)
     };
     let first = start();
     let first_ticket = first.ticket.clone();
-    let relay = super::relay::Relay::start(port, |piece| {
-        if piece.total_down > 20 << 20 { super::relay::Fate::FreezeAll } else { super::relay::Fate::Pass }
-    });
+    let relay =
+        Relay::start(port, |piece| if piece.total_down > 20 << 20 { Fate::FreezeAll } else { Fate::Pass });
     let mut receiver = home.receive(&first.ticket_via(relay.address()), &["--delete"]).start();
-    assert_eq!(relay.next_fate().1, super::relay::Fate::FreezeAll);
-    super::let_live(&mut receiver, 9);
+    assert_eq!(relay.next_fate().1, Fate::FreezeAll);
+    let_live(&mut receiver, 9);
     first.process.kill();
     fs::remove_file(home.src("gone soon")).unwrap();
     file(&home.src("new"), "new");
@@ -284,5 +284,5 @@ fn a_sender_that_is_started_anew_in_the_middle_is_followed() {
     let received = receiver.finish().expect(0);
     home.assert_same();
     assert!(received.total("bytes_transferred") < 70 << 20, "{received:?}");
-    assert_eq!(warnings(&received).matches("lost").count(), 1, "{received:?}");
+    assert_eq!(received.warnings().matches("lost").count(), 1, "{received:?}");
 }

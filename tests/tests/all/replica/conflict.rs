@@ -1,8 +1,8 @@
 //! Hazard B13: what was edited here since it was put here is not overwritten blindly. By default it is kept beside the
 //! new one, and it is kept or overwritten where that is asked for.
 
-use super::relay::{Fate, Relay};
-use super::{Home, MIB, problem_of, version, warnings};
+use super::{Home, MIB, problem_of, version};
+use crate::relay::{Fate, Relay};
 use sealift_tests::tree::{self, assert_tidy, file, set_mode};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -60,12 +60,12 @@ fn b13_by_default_both_versions_are_kept() {
         assert_eq!(conflicts.len(), 1, "{path}: {conflicts:?}");
         assert_eq!(fs::read(&conflicts[0]).unwrap(), *edit, "{path}");
         let name = conflicts[0].file_name().unwrap().to_str().unwrap();
-        assert!(warnings(&received).contains(name), "{name} is named: {received:?}");
+        assert!(received.warnings().contains(name), "{name} is named: {received:?}");
     }
     assert!(home.conflicts("changed/untouched").is_empty());
     // Once, and not again.
     let again = home.replicate(&[]).expect(0);
-    assert_eq!((again.total("bytes_transferred"), warnings(&again).as_str()), (0, ""));
+    assert_eq!((again.total("bytes_transferred"), again.warnings().as_str()), (0, ""));
     assert!(edits.iter().all(|(path, _)| home.conflicts(path).len() == 1));
     assert_tidy(&home.dst);
 }
@@ -127,7 +127,7 @@ fn b13_only_a_mode_or_time_that_was_changed_here_is_no_edit() {
         append(&home.src(name), b"new");
     }
     let again = home.replicate(&["--on-conflict=keep"]).expect(0);
-    assert_eq!(warnings(&again), "");
+    assert_eq!(again.warnings(), "");
     home.assert_same();
 }
 
@@ -369,7 +369,7 @@ fn what_was_there_before_any_run_is_replaced_as_ever() {
         file(&home.dst(name), "was here before");
     }
     let received = home.replicate(&["--on-conflict=keep", "--max-rewrite=0"]).expect(0);
-    assert_eq!(warnings(&received), "");
+    assert_eq!(received.warnings(), "");
     home.assert_same();
 }
 

@@ -1,8 +1,8 @@
 //! `--delete`: what an earlier run of the job put here and the source has no more, and nothing else. Above a threshold
 //! nothing is removed (hazard C9).
 
-use super::{Home, MIB, warnings};
-use sealift_tests::blockdev::{Fault, FaultyDisk, FileSystem};
+use super::{Home, MIB};
+use sealift_tests::blockdev::{Fault, FaultyDisk, FileSystem, or_skip};
 use sealift_tests::tree::{self, assert_tidy, file, set_mtime};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -52,10 +52,10 @@ fn with_delete_everything_goes_that_the_job_put_here() {
     let home = replica();
     remove_most(&home);
     let received = home.sync(&["--delete", "--max-delete=100%"]).expect(0);
-    assert_eq!(warnings(&received), "");
+    assert_eq!(received.warnings(), "");
     home.assert_same();
     let again = home.sync(&["--delete", "--max-delete=0"]).expect(0);
-    assert_eq!((again.total("bytes_transferred"), warnings(&again).as_str()), (0, ""));
+    assert_eq!((again.total("bytes_transferred"), again.warnings().as_str()), (0, ""));
     home.assert_same();
     // And comes back, and goes again.
     file(&home.src("dir/small"), "again");
@@ -117,7 +117,7 @@ fn what_another_job_put_here_is_not_removed() {
     let sender = other.send();
     let before = tree::entries(&home.dst).len();
     let received = home.receive(&sender.ticket, &["--delete", "--max-delete=100"]).finish().expect(0);
-    assert_eq!(warnings(&received), "");
+    assert_eq!(received.warnings(), "");
     assert_eq!(tree::entries(&home.dst).len(), before + 1);
     // And ours leaves alone what is the other's.
     let _ = home.sync(&["--delete", "--max-delete=100"]).expect(0);
@@ -148,7 +148,7 @@ fn what_was_edited_here_is_not_removed() {
     let received = home.sync(&["--delete", "--max-delete=100"]).expect(0);
     for name in ["dir/small", "large", "link", "dir/deep/link", "small"] {
         assert!(fs::symlink_metadata(home.dst(name)).is_ok(), "{name} was removed");
-        assert!(warnings(&received).contains(name), "{name} is named: {received:?}");
+        assert!(received.warnings().contains(name), "{name} is named: {received:?}");
     }
     assert!(fs::read(home.dst("dir/small")).unwrap().ends_with(b", edited"));
     // What was not edited has gone, and so have the directories with nothing else in them.
@@ -181,7 +181,7 @@ fn directories_with_something_else_in_them_stay() {
     assert_eq!(fs::read(home.dst("dir/deep/mine")).unwrap(), b"mine");
     assert!(home.dst("other/mine").is_dir());
     for name in ["dir", "dir/deep", "other"] {
-        assert!(warnings(&received).contains(&format!("{name}: ")), "{name} is named: {received:?}");
+        assert!(received.warnings().contains(&format!("{name}: ")), "{name} is named: {received:?}");
     }
     for name in ["dir/small", "dir/deep/deeper", "dir/empty", "dir/deep/link", "other/x"] {
         assert!(fs::symlink_metadata(home.dst(name)).is_err(), "{name} is there");
@@ -244,10 +244,10 @@ fn what_goes_together_with_one_of_its_names_stays_under_the_others() {
     fs::remove_file(home.src("keep")).unwrap();
     fs::remove_file(home.src("dir/second name of small")).unwrap();
     let received = home.sync(&["--delete"]).expect(0);
-    assert_eq!(warnings(&received), "");
+    assert_eq!(received.warnings(), "");
     home.assert_same();
     let again = home.sync(&["--delete"]).expect(0);
-    assert_eq!((again.total("bytes_transferred"), warnings(&again).as_str()), (0, ""));
+    assert_eq!((again.total("bytes_transferred"), again.warnings().as_str()), (0, ""));
     home.assert_same();
 }
 
@@ -264,7 +264,7 @@ fn c9_more_deletions_than_allowed_are_withheld() {
     // A tenth, by default: 301 entries are here, 30 may go.
     for args in [&["--delete"][..], &["--delete", "--max-delete=39"], &["--delete", "--max-delete=13%"]] {
         let withheld = home.sync(args).expect(3);
-        let said = warnings(&withheld);
+        let said = withheld.warnings();
         assert!(said.contains("40 of the") && said.contains("--max-delete"), "{said}");
         assert!(said.contains("nothing was removed"), "{said}");
         assert_eq!(tree::entries(&home.dst).len(), before + 1, "everything else is done");
@@ -305,9 +305,8 @@ fn c9_ten_may_always_go_and_the_words_of_max_delete_are_checked() {
 #[test]
 fn b3_a_source_that_cannot_read_all_of_itself_takes_nothing_away() {
     // A directory that reads with an error has nothing in it, as far as the sender can see.
-    let mut disk = match FaultyDisk::new(FileSystem::Ext4WithoutJournal, 32 * MIB) {
-        Ok(disk) => disk,
-        Err(why) => return println!("skipped: {why}"),
+    let Some(mut disk) = or_skip(FaultyDisk::new(FileSystem::Ext4WithoutJournal, 32 * MIB)) else {
+        return;
     };
     let home = Home::new();
     fs::remove_dir(&home.src).unwrap();
@@ -334,7 +333,7 @@ fn b3_a_source_that_cannot_read_all_of_itself_takes_nothing_away() {
     println!("{:?} {:?}", received.code, received.problems());
     let received = received.expect(3);
     assert!(!received.problems().is_empty());
-    assert!(warnings(&received).contains("nothing is removed"), "{received:?}");
+    assert!(received.warnings().contains("nothing is removed"), "{received:?}");
     assert!(home.dst("gone").exists());
     for number in 0..400 {
         assert!(home.dst(&inside(number)).exists(), "{number} was removed");

@@ -14,7 +14,7 @@ fn b6_a_sender_without_descriptors_accepts_again_when_it_has_some() {
     let home = Home::new();
     tree::mixed(&home.src, 100, 1);
     tree::large_file(&home.src("large"), 5 * MIB, 2);
-    let run = Run::send([&home.src]).env("SEALIFT_STATE_DIR", &home.state);
+    let run = Run::send([&home.src]).state_dir(&home.state);
     let mut sender = Sender::of(limited(run, 64));
     let _ = sender.process.wait_for("scanned");
     // More peers than it has descriptors, none of which says anything.

@@ -1,26 +1,22 @@
 //! Hazard B14: a destination whose disk did not mount is no destination. And what is known of a replica goes with it.
 
 use super::{Home, MIB, bytes_read};
-use sealift_tests::blockdev::{FileSystem, Mount, SmallDisk};
+use crate::home::let_live;
+use crate::relay::{Fate, Relay};
+use sealift_tests::blockdev::{FileSystem, Mount, SmallDisk, or_skip};
 use sealift_tests::tree::{self, SpecialModes, assert_same, file};
 use std::fs;
 use std::path::Path;
 
 /// A destination on a tmpfs, or why not.
 fn mounted(at: &Path) -> Option<Mount> {
-    match Mount::args(at, ["-t", "tmpfs", "-o", "size=64m", "sealift-test"]) {
-        Ok(mount) => Some(mount),
-        Err(why) => {
-            println!("skipped: {why}");
-            None
-        }
-    }
+    or_skip(Mount::tmpfs(at, "size=64m"))
 }
 
 fn fill(home: &Home) -> u64 {
     tree::mixed(&home.src, 100, 3);
     tree::large_file(&home.src("large"), 8 * MIB, 4);
-    tree::entries(&home.src).values().filter(|entry| entry.is_file()).map(fs::Metadata::len).sum()
+    tree::file_bytes(&home.src)
 }
 
 #[test]
@@ -140,8 +136,7 @@ fn a_copy_of_a_replica_is_not_believed_to_be_it() {
     let sender = home.send();
     let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     let copy = home.dir.path().join("copy");
-    let args = ["-a".as_ref(), home.dst.as_os_str(), copy.as_os_str()];
-    sealift_tests::blockdev::run("cp", args).unwrap();
+    tree::copy(&home.dst, &copy);
     fs::write(copy.join("large"), "other").unwrap();
     for _ in 0..2 {
         let _ = home.receive_into(&sender.ticket, &copy, &["--on-conflict=overwrite"]).finish().expect(0);
@@ -174,12 +169,12 @@ fn a_second_receiver_into_one_destination_is_turned_away_and_harms_nothing() {
     let home = Home::new();
     tree::large_file(&home.src("large"), 40 * MIB, 7);
     let sender = home.send();
-    let relay = super::relay::Relay::start(sender.address(), |piece| {
-        if piece.total_down > 20 * MIB { super::relay::Fate::FreezeAll } else { super::relay::Fate::Pass }
+    let relay = Relay::start(sender.address(), |piece| {
+        if piece.total_down > 20 * MIB { Fate::FreezeAll } else { Fate::Pass }
     });
     let mut first = home.receive(&sender.ticket_via(relay.address()), &[]).start();
     let _ = relay.next_fate();
-    super::let_live(&mut first, 6);
+    let_live(&mut first, 6);
     let second = home.receive(&sender.ticket, &[]).finish().expect(1);
     assert!(second.message().contains("another"), "{second:?}");
     // Nor one that keeps its state elsewhere.

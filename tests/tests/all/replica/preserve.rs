@@ -1,6 +1,6 @@
 //! `--preserve`: what of the source's metadata is kept, and what becomes of the rest.
 
-use super::{Home, MIB, bytes_read, version, warnings};
+use super::{Home, MIB, bytes_read, version};
 use sealift_tests::tree::{self, file, same_content, set_mode, set_mtime};
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
@@ -127,7 +127,7 @@ fn without_links_they_are_left_out_and_counted() {
     let home = replica(&args);
     assert!(fs::symlink_metadata(home.dst("link")).is_err());
     let again = home.replicate(&args).expect(0);
-    assert!(warnings(&again).contains("2 symbolic links were left out"), "{again:?}");
+    assert!(again.warnings().contains("2 symbolic links were left out"), "{again:?}");
     is_settled(&home, &args);
     // Those that came before stay.
     let _ = home.replicate(&[]).expect(0);

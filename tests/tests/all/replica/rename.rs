@@ -1,9 +1,9 @@
 //! A file that is here under another name is taken from there, not fetched: by sharing its blocks where the file system
 //! can do that, otherwise by copying.
 
-use super::{Home, MIB, warnings};
-use sealift_tests::blockdev::{Caching, LoopDevice, Mount, Scratch, run};
-use sealift_tests::tree::{self, assert_tidy, file, same_content};
+use super::{Home, MIB};
+use sealift_tests::blockdev::{Caching, LoopDevice, Mount, Scratch, Unavailable, or_skip, run};
+use sealift_tests::tree::{self, assert_tidy, file, flip, same_content};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn what_was_moved_at_the_source_is_not_fetched() {
     let _ = home.sync(&[]).expect(0);
     move_all(&home);
     let received = home.sync(&["--delete"]).expect(0);
-    assert_eq!((received.total("bytes_transferred"), warnings(&received).as_str()), (0, ""));
+    assert_eq!((received.total("bytes_transferred"), received.warnings().as_str()), (0, ""));
     home.assert_same();
     // By another job too: it is the replica that knows.
     fs::copy(home.src("dir/large moved"), home.src("large copied")).unwrap();
@@ -66,7 +66,7 @@ fn what_was_damaged_under_its_other_name_is_fetched() {
         for name in ["small", "medium", "large"] {
             let path = home.dst(name);
             match damage {
-                "flipped" => super::flip(&path, 1000),
+                "flipped" => flip(&path, 8 * 1000),
                 "truncated" => fs::File::options().write(true).open(&path).unwrap().set_len(10_000).unwrap(),
                 "removed" => fs::remove_file(&path).unwrap(),
                 _ => {
@@ -122,14 +122,14 @@ fn a_file_that_moves_on_while_another_takes_its_name_is_right_in_the_end() {
 }
 
 /// A file system of this kind, mounted, with a destination on it.
-fn on(home: &Home, kind: &str, mkfs: &[&str]) -> Result<(Mount, LoopDevice, Scratch), String> {
-    let scratch = Scratch::new(700 * MIB).map_err(|why| why.to_string())?;
+fn on(home: &Home, kind: &str, mkfs: &[&str]) -> Result<(Mount, LoopDevice, Scratch), Unavailable> {
+    let scratch = Scratch::new(700 * MIB)?;
     let image = scratch.path().join("image");
     fs::File::create(&image).unwrap().set_len(320 * MIB).unwrap();
     let args = mkfs.iter().map(AsRef::as_ref).chain([image.as_os_str()]);
-    run(&format!("mkfs.{kind}"), args).map_err(|why| why.to_string())?;
-    let device = LoopDevice::attach(&image, Caching::Direct).map_err(|why| why.to_string())?;
-    let mount = Mount::new(device.path(), &home.dst, "noatime").map_err(|why| why.to_string())?;
+    run(&format!("mkfs.{kind}"), args)?;
+    let device = LoopDevice::attach(&image, Caching::Direct)?;
+    let mount = Mount::new(device.path(), &home.dst, "noatime")?;
     Ok((mount, device, scratch))
 }
 
@@ -142,13 +142,7 @@ fn used_bytes(at: &Path) -> u64 {
 fn blocks_are_shared_where_the_file_system_can_do_that() {
     for (kind, mkfs) in [("xfs", &["-q", "-f", "-m", "reflink=1"][..]), ("btrfs", &["-q", "-f"])] {
         let home = Home::new();
-        let _mounted = match on(&home, kind, mkfs) {
-            Ok(mounted) => mounted,
-            Err(why) => {
-                println!("skipped: {why}");
-                continue;
-            }
-        };
+        let Some(_mounted) = or_skip(on(&home, kind, mkfs)) else { continue };
         fill(&home);
         let _ = home.replicate(&[]).expect(0);
         // Room for less than another copy.
@@ -166,11 +160,11 @@ fn blocks_are_shared_where_the_file_system_can_do_that() {
             fs::metadata(home.dst("large copied")).unwrap().ino()
         );
         // One that is written to leaves the other alone.
-        super::flip(&home.dst("large copied"), 5);
+        flip(&home.dst("large copied"), 8 * 5);
         assert!(same_content(&home.src("large"), &home.dst("large")));
         // What was damaged under the other name is not shared.
         fs::copy(home.src("large"), home.src("large again")).unwrap();
-        super::flip(&home.dst("large"), 77);
+        flip(&home.dst("large"), 8 * 77);
         file(&home.src("another"), "x");
         let _ = home.replicate(&["--on-conflict=overwrite"]).expect(0);
         for name in ["large", "large copied", "large again"] {

@@ -1,13 +1,14 @@
 //! A receiver that was interrupted goes on where it was: what was written and synced is not fetched again, and what was
 //! staged is believed only as far as the index vouches for it.
 
-use super::relay::{Fate, Relay};
-use super::{Home, MIB, flip, let_live};
+use super::{Home, MIB};
+use crate::home::let_live;
+use crate::relay::{Fate, Relay};
 use rustix::process::Signal;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_tests::hostile::{DataSet, Forger, HostileSender, Job, Talk};
 use sealift_tests::process::{Process, Sender};
-use sealift_tests::tree::{self, Random, assert_tidy, same_content};
+use sealift_tests::tree::{self, Random, assert_tidy, flip, same_content};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::PathBuf;
@@ -65,7 +66,7 @@ fn until_told(home: &Home, receiver: &mut Process) {
     while quiet < 8 {
         let_live(receiver, 1);
         let staged = tree::staged(&home.dst).len();
-        let now = fs::metadata(home.replica_state().join("index.redb")).unwrap().modified().unwrap();
+        let now = fs::metadata(home.index()).unwrap().modified().unwrap();
         quiet = if told == Some(now) && staged > 0 { quiet + 1 } else { 0 };
         told = Some(now);
     }
@@ -185,10 +186,10 @@ fn a_staged_file_that_is_not_the_one_is_not_taken_up() {
 fn b15_reading_back_finds_what_flipped_in_staging() {
     let (home, sender, _) = Middle::new(&[]).killed();
     for at in [0, MIB, 20 * MIB + 5] {
-        flip(&staged(&home), at);
+        flip(&staged(&home), 8 * at);
     }
     let received = home.receive(&sender.ticket, &["--verify=readback"]).finish().expect(0);
-    assert!(super::warnings(&received).contains("read back"), "{received:?}");
+    assert!(received.warnings().contains("read back"), "{received:?}");
     home.assert_same();
 }
 
@@ -227,7 +228,7 @@ fn what_was_staged_before_its_root_was_known_is_hashed() {
     until_told(&home, &mut receiver);
     receiver.kill();
     for at in [7, 3 * MIB] {
-        flip(&staged(&home), at);
+        flip(&staged(&home), 8 * at);
     }
     let received = home.receive(sender.ticket(), &[]).finish().expect(0);
     assert_eq!(fs::read(home.dst("f")).unwrap(), content);

@@ -1,10 +1,11 @@
 //! Hazard B4: a disk that is full is waited for, without spinning, and the rest comes when there is room. What no room
 //! would help with is named.
 
-use super::relay::{Fate, Relay};
-use super::{Home, MIB, problem_of, warnings};
+use super::{Home, MIB, problem_of};
+use crate::home::let_live;
+use crate::relay::{Fate, Relay};
 use rustix::process::Signal;
-use sealift_tests::blockdev::{FileSystem, Mount, SmallDisk, Unavailable};
+use sealift_tests::blockdev::{FileSystem, Mount, SmallDisk, or_skip};
 use sealift_tests::process::{Process, Run};
 use sealift_tests::tree::{self, SpecialModes, assert_tidy, file};
 use std::fs;
@@ -13,17 +14,7 @@ use std::time::{Duration, Instant};
 
 /// A destination in memory of that size.
 fn small(home: &Home, options: &str) -> Option<Mount> {
-    skipping(Mount::args(&home.dst, ["-t", "tmpfs", "-o", options, "sealift-test"]))
-}
-
-fn skipping<T>(made: Result<T, Unavailable>) -> Option<T> {
-    made.map_err(|why| println!("skipped: {why}")).ok()
-}
-
-fn grow(home: &Home, options: &str) {
-    let args =
-        ["-o".as_ref(), format!("remount,{options}").as_ref(), home.dst.as_os_str()].map(ToOwned::to_owned);
-    sealift_tests::blockdev::run("mount", args).unwrap();
+    or_skip(Mount::tmpfs(&home.dst, options))
 }
 
 fn ballast(home: &Home, free: u64) {
@@ -69,7 +60,7 @@ fn b4_a_full_disk_is_waited_for_without_spinning_and_all_of_it_comes() {
     let reason = is_paused(&mut receiver);
     assert!(reason.contains("no space"), "{reason}");
     let (before, began) = (worked(&receiver), Instant::now());
-    super::let_live(&mut receiver, 16);
+    let_live(&mut receiver, 16);
     let (work, time) = (worked(&receiver) - before, began.elapsed());
     println!("worked {work:?} of {time:?}");
     assert!(work < time / 5, "it worked {work:?} of {time:?} while there was nothing to do");
@@ -175,13 +166,13 @@ fn b4_a_paused_receiver_can_be_stopped_and_goes_on_later() {
 fn b4_a_disk_that_fills_while_the_manifest_still_comes_is_waited_for_too() {
     // Thousands of files: the manifest, which is kept beside them, is far from ended when the disk is full.
     let home = Home::new();
-    let Some(_mounted) = small(&home, "size=14m") else { return };
+    let Some(mount) = small(&home, "size=14m") else { return };
     tree::small_files(&home.src, 8000, 3);
     let sender = home.send();
     let mut receiver = home.receive(&sender.ticket, &[]).start();
     let _ = is_paused(&mut receiver);
-    super::let_live(&mut receiver, 8);
-    grow(&home, "size=128m");
+    let_live(&mut receiver, 8);
+    mount.remount("size=128m").unwrap();
     let _ = receiver.finish().expect(0);
     home.assert_same();
 }
@@ -200,17 +191,17 @@ fn many_inodes(home: &Home) {
 #[test]
 fn b4_inodes_that_are_used_up_are_waited_for_and_said() {
     let home = Home::new();
-    let Some(_mounted) = small(&home, "size=64m,nr_inodes=100") else { return };
+    let Some(mount) = small(&home, "size=64m,nr_inodes=100") else { return };
     many_inodes(&home);
     let sender = home.send();
     let mut receiver = home.receive(&sender.ticket, &[]).start();
     let reason = is_paused(&mut receiver);
     assert!(reason.contains("inode"), "{reason}");
     let (before, began) = (worked(&receiver), Instant::now());
-    super::let_live(&mut receiver, 12);
+    let_live(&mut receiver, 12);
     let work = worked(&receiver) - before;
     assert!(work < began.elapsed() / 5, "it worked {work:?} of {:?}", began.elapsed());
-    grow(&home, "size=64m,nr_inodes=10000");
+    mount.remount("size=64m,nr_inodes=10000").unwrap();
     let received = receiver.finish().expect(0);
     println!("paused {} times", received.named("paused").count());
     home.assert_same();
@@ -218,9 +209,8 @@ fn b4_inodes_that_are_used_up_are_waited_for_and_said() {
 
 #[test]
 fn b4_inodes_that_stay_used_up_are_named_for_each_entry() {
-    let disk = match SmallDisk::new(FileSystem::Ext4, 32 * MIB, &["-N", "64"]) {
-        Ok(disk) => disk,
-        Err(why) => return println!("skipped: {why}"),
+    let Some(disk) = or_skip(SmallDisk::new(FileSystem::Ext4, 32 * MIB, &["-N", "64"])) else {
+        return;
     };
     let home = Home::new();
     many_inodes(&home);
@@ -255,10 +245,7 @@ fn b4_a_file_that_is_too_large_for_the_destination_is_named_and_others_come() {
 fn b4_a_disk_that_becomes_read_only_is_said_and_not_waited_for() {
     // As the kernel makes a file system read-only that it found damaged; here by taking the disk away beneath it.
     let home = Home::new();
-    let disk = match SmallDisk::new(FileSystem::Ext4, 64 * MIB, &[]) {
-        Ok(disk) => disk,
-        Err(why) => return println!("skipped: {why}"),
-    };
+    let Some(disk) = or_skip(SmallDisk::new(FileSystem::Ext4, 64 * MIB, &[])) else { return };
     for number in 0..10 {
         tree::large_file(&home.src(&format!("large {number}")), 3 * MIB, number);
     }
@@ -274,7 +261,7 @@ fn b4_a_disk_that_becomes_read_only_is_said_and_not_waited_for() {
         );
     let mut receiver = home.receive_into(&sender.ticket_via(relay.address()), &dest, &[]).start();
     let _ = relay.next_fate();
-    super::let_live(&mut receiver, 2);
+    let_live(&mut receiver, 2);
     if let Err(why) = disk.shut_down() {
         return println!("skipped: {why}");
     }
@@ -286,7 +273,7 @@ fn b4_a_disk_that_becomes_read_only_is_said_and_not_waited_for() {
         received.code,
         began.elapsed(),
         received.message(),
-        warnings(&received)
+        received.warnings()
     );
     assert!(matches!(received.code, Some(1 | 3)), "{received:?}");
     assert!(!received.stderr.contains("panicked"), "{received:?}");
@@ -303,7 +290,7 @@ fn b4_what_is_read_only_beneath_a_destination_is_named_and_others_come() {
     symlink("x", home.src("dir/link")).unwrap();
     fs::create_dir(home.src("dir/sub")).unwrap();
     let at = home.dst("dir");
-    let Some(_mounted) = skipping(Mount::args(&at, ["-t", "tmpfs", "-o", "ro", "sealift-test"])) else {
+    let Some(_mounted) = or_skip(Mount::tmpfs(&at, "ro")) else {
         return;
     };
     let sender = home.send();

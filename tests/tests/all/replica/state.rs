@@ -1,8 +1,8 @@
 //! Hazards B5 and B11: a state directory that is full, damaged, gone or of another version.
 
-use super::{Home, MIB, flip, warnings};
-use sealift_tests::blockdev::{Mount, Unavailable};
-use sealift_tests::tree::{self, Random, assert_tidy, file, same_content};
+use super::{Home, MIB};
+use sealift_tests::blockdev::{Mount, Unavailable, or_skip};
+use sealift_tests::tree::{self, Random, assert_tidy, file, flip};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn fill_up(at: &Path, free: u64) {
 }
 
 fn small_state(home: &Home, size: &str) -> Result<Mount, Unavailable> {
-    Mount::args(&home.state, ["-t", "tmpfs", "-o", &format!("size={size}"), "sealift-test"])
+    Mount::tmpfs(&home.state, &format!("size={size}"))
 }
 
 #[test]
@@ -33,10 +33,7 @@ fn b5_a_full_state_directory_stops_it_cleanly_and_with_room_it_converges() {
         tree::small_files(&home.src, 1500, 1);
         tree::large_file(&home.src("large"), 12 * MIB, 2);
         let sender = home.send();
-        let _mounted = match small_state(&home, "16m") {
-            Ok(mounted) => mounted,
-            Err(why) => return println!("skipped: {why}"),
-        };
+        let Some(_mounted) = or_skip(small_state(&home, "16m")) else { return };
         fill_up(&home.state, free);
         let stopped = home.receive(&sender.ticket, &[]).finish();
         println!("{free} bytes: {:?} {}", stopped.code, stopped.message());
@@ -45,10 +42,7 @@ fn b5_a_full_state_directory_stops_it_cleanly_and_with_room_it_converges() {
         assert!(message.contains("space") || message.contains("full"), "{message}");
         assert_eq!(stopped.named("done").count(), 0);
         if home.dst.exists() {
-            for (path, entry) in tree::entries(&home.dst) {
-                let whole = !entry.is_file() || same_content(&home.src.join(&path), &home.dst.join(&path));
-                assert!(whole, "{path:?} is not whole");
-            }
+            tree::assert_whole(&home.src, &home.dst);
         }
         fs::remove_file(home.state.join("ballast")).unwrap();
         let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
@@ -60,10 +54,7 @@ fn b5_a_full_state_directory_stops_it_cleanly_and_with_room_it_converges() {
 fn b5_an_index_that_has_no_room_to_grow_stops_a_later_run_cleanly() {
     let home = Home::new();
     file(&home.src("first"), "x");
-    let _mounted = match small_state(&home, "32m") {
-        Ok(mounted) => mounted,
-        Err(why) => return println!("skipped: {why}"),
-    };
+    let Some(_mounted) = or_skip(small_state(&home, "32m")) else { return };
     let _ = home.replicate(&[]).expect(0);
     tree::small_files(&home.src, 5000, 1);
     fill_up(&home.state, 0);
@@ -72,7 +63,7 @@ fn b5_an_index_that_has_no_room_to_grow_stops_a_later_run_cleanly() {
     assert!(message.contains("space") || message.contains("full"), "{message}");
     fs::remove_file(home.state.join("ballast")).unwrap();
     let received = home.replicate(&[]).expect(0);
-    assert_eq!(warnings(&received), "");
+    assert_eq!(received.warnings(), "");
     home.assert_same();
 }
 
@@ -99,7 +90,7 @@ fn b11_a_damaged_index_is_found_set_aside_and_made_anew() {
     tree::large_file(&home.src("large"), 5 * MIB, 5);
     let sender = home.send();
     let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
-    let index = home.replica_state().join("index.redb");
+    let index = home.index();
     let sound = fs::read(&index).unwrap();
     let mut random = Random::new(6);
     let mut cases: Vec<(String, Vec<u8>)> = vec![
@@ -119,12 +110,12 @@ fn b11_a_damaged_index_is_found_set_aside_and_made_anew() {
     for (case, content) in cases {
         fs::write(&index, content).unwrap();
         let again = home.receive(&sender.ticket, &[]).finish();
-        println!("{case}: {:?} {}", again.code, warnings(&again));
+        println!("{case}: {:?} {}", again.code, again.warnings());
         let again = again.expect(0);
         assert_eq!(again.total("bytes_transferred"), 0, "{case}");
         home.assert_same();
         let third = home.receive(&sender.ticket, &[]).finish().expect(0);
-        assert_eq!(warnings(&third), "", "{case}: it is sound again");
+        assert_eq!(third.warnings(), "", "{case}: it is sound again");
     }
 }
 
@@ -160,13 +151,13 @@ fn c8_an_index_of_a_newer_version_is_refused_and_not_touched() {
     file(&home.src("f"), "x");
     let sender = home.send();
     let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
-    let index = home.replica_state().join("index.redb");
+    let index = home.index();
     let sound = fs::read(&index).unwrap();
     // What is there after the file was damaged in its first bytes is either refused, or set aside whole.
     flip(&index, 0);
     let damaged = fs::read(&index).unwrap();
     let outcome = home.receive(&sender.ticket, &[]).finish();
-    println!("{:?} {} {}", outcome.code, outcome.message(), warnings(&outcome));
+    println!("{:?} {} {}", outcome.code, outcome.message(), outcome.warnings());
     let aside = home.replica_state().join("index.redb.damaged");
     assert!(fs::read(&index).unwrap() == damaged || fs::read(aside).unwrap() == damaged);
     fs::write(&index, sound).unwrap();
@@ -182,7 +173,7 @@ fn what_is_kept_of_a_job_is_never_sent() {
     let state = home.src(".local/state/sealift");
     for args in [&["--job", "j"][..], &[]] {
         let run = sealift_tests::process::Run::send([&home.src]).args(args);
-        let refused = run.env("SEALIFT_STATE_DIR", &state).finish().expect(2);
+        let refused = run.state_dir(&state).finish().expect(2);
         assert!(refused.message().contains("--state-dir"), "{refused:?}");
     }
     assert!(!state.exists());

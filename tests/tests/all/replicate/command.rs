@@ -163,8 +163,7 @@ fn partly(sender: Process, received: &Outcome, problems: &[&str]) {
 fn fifos_and_sockets_are_named_and_all_else_is_sent() {
     let place = Place::new();
     mixed(&place.src, 50, 23);
-    let fifo = place.src.join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    tree::fifo(&place.src.join("fifo"));
     let socket = UnixListener::bind(place.src.join("socket")).unwrap();
     let sender = Sender::start([&place.src], &["--once"]);
     let received = sender.receive(&place.dst, &[]).expect(3);
@@ -232,7 +231,7 @@ impl OtherUser {
     /// Through another program, while that still has all rights.
     pub(crate) fn run_after(&self, run: Run, first: &[&str]) -> Run {
         let setpriv = std::iter::once("setpriv").chain(UNPRIVILEGED);
-        let run = run.env("SEALIFT_STATE_DIR", &self.state);
+        let run = run.state_dir(&self.state);
         run.program(&self.program).wrapped(first.iter().copied().chain(setpriv))
     }
 
@@ -243,7 +242,7 @@ impl OtherUser {
     }
 }
 
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 const UNPRIVILEGED: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
 #[test]

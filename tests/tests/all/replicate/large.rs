@@ -3,27 +3,17 @@
 use super::Place;
 use sealift_proto::block::BlockSize;
 use sealift_tests::process::{PATIENCE, Run, Sender};
-use sealift_tests::tree::{SpecialModes, assert_same, large_file, set_mtime};
+use sealift_tests::settings;
+use sealift_tests::tree::{SpecialModes, assert_same, flip, flip_unseen, large_file, set_mtime};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
 
 /// Of each end.
 const RESIDENT_BYTES_MAX: u64 = 256 << 20;
 
 /// `SEALIFT_TEST_LARGE_BYTES`, or 256 MiB.
 fn large_bytes() -> u64 {
-    match std::env::var("SEALIFT_TEST_LARGE_BYTES") {
-        Ok(text) => text.parse().expect("SEALIFT_TEST_LARGE_BYTES is a number of bytes"),
-        Err(_) => 256 << 20,
-    }
-}
-
-fn flip(path: &Path, at: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[!byte[0]], at).unwrap();
+    settings::number("SEALIFT_TEST_LARGE_BYTES", 256 << 20)
 }
 
 /// Replicates, checks the copy and both ends' memory, and returns the bytes that moved, as both ends count them.
@@ -54,14 +44,12 @@ fn of_a_large_file_only_changed_blocks_move() {
 
     assert_eq!(bytes_moved(&place), bytes, "at first all of it");
     assert_eq!(bytes_moved(&place), 0, "then nothing");
-    flip(&src, bytes / 3);
-    assert_eq!(bytes_moved(&place), block, "one byte of the source: one block");
+    flip(&src, 8 * (bytes / 3));
+    assert_eq!(bytes_moved(&place), block, "one bit of the source: one block");
 
     // A local edit that neither size nor time shows.
-    let before = fs::metadata(&dst).unwrap();
-    flip(&dst, bytes / 2);
-    set_mtime(&dst, before.mtime(), before.mtime_nsec());
-    assert_eq!(bytes_moved(&place), block, "one byte of the copy: one block");
+    flip_unseen(&dst, 8 * (bytes / 2));
+    assert_eq!(bytes_moved(&place), block, "one bit of the copy: one block");
 
     let file = OpenOptions::new().write(true).open(&src).unwrap();
     let more = 100_000;

@@ -1,10 +1,11 @@
 //! Hazard B15: bits that flip in a replica at rest.
 
-use super::{Home, KIB, MIB, damage, fill, flip, number, verified, words};
+use super::{Home, KIB, MIB, damage, fill, number, verified, words};
 use sealift_proto::block::{BlockIndex, BlockSize, Layout};
 use sealift_tests::blockdev::{Caching, FileSystem, LoopDevice, Mount, Scratch};
-use sealift_tests::process::{Run, faulty_program};
-use sealift_tests::tree::{self, Random, data_ranges, file};
+use sealift_tests::process::faulty_program;
+use sealift_tests::settings;
+use sealift_tests::tree::{self, Random, data_ranges, file, flip_unseen};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,10 +14,7 @@ use std::path::PathBuf;
 
 /// How many bits to flip: `SEALIFT_TEST_FLIPS`, or a few.
 fn flips() -> u64 {
-    match std::env::var("SEALIFT_TEST_FLIPS") {
-        Ok(count) => count.parse().unwrap(),
-        Err(_) => 60,
-    }
+    settings::number("SEALIFT_TEST_FLIPS", 60)
 }
 
 /// The files of a tree that have content, each once, by the first of its names in the order of a walk.
@@ -50,7 +48,8 @@ fn rot(home: &Home, count: u64, seed: u64, restore_time: bool) -> BTreeMap<Strin
         if !flipped.insert((path.clone(), bit)) {
             continue;
         }
-        flip(&home.dst.join(path), bit, restore_time);
+        let flip = if restore_time { tree::flip_unseen } else { tree::flip };
+        flip(&home.dst.join(path), bit);
         let block = bit / 8 / layout(bytes).block_size().bytes();
         expected.entry(path.to_str().unwrap().to_owned()).or_default().insert(block);
     }
@@ -80,10 +79,8 @@ fn bytes_to_fetch(home: &Home, expected: &BTreeMap<String, BTreeSet<u64>>) -> (u
 fn bits_that_flip_are_found_and_only_they_are_repaired(restore_time: bool, hash: &str, io: &str) {
     let home = Home::new();
     fill(&home.src);
-    let sender = sealift_tests::process::Sender::of(
-        Run::send([&home.src]).args(["--job", "j", "--hash", hash]).env("SEALIFT_STATE_DIR", &home.state),
-    );
-    let received = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_with(&["--job", "j", "--hash", hash]);
+    let received = home.receive(&sender.ticket, &[]).finish().expect(0);
     let clean = home.assert_clean();
     for name in ["files", "bytes"] {
         assert_eq!(verified(&clean, name), received.total(name), "{name}");
@@ -122,7 +119,7 @@ fn bits_that_flip_are_found_and_only_they_are_repaired(restore_time: bool, hash:
     }
     println!("{} bits flipped in {rounds} rounds", flips());
     // Nothing is left that the next receive would see to.
-    assert_eq!(home.receive(&sender, &[]).finish().expect(0).total("bytes_transferred"), 0);
+    assert_eq!(home.receive(&sender.ticket, &[]).finish().expect(0).total("bytes_transferred"), 0);
 }
 
 #[test]
@@ -164,8 +161,8 @@ fn b15_a_disk_that_rots_beneath_its_files_shows_in_no_inode() {
     for name in names {
         file(&home.src(name), &contents[name]);
     }
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     home.assert_clean();
     mount.unmount().unwrap();
     drop(device);
@@ -189,7 +186,7 @@ fn b15_a_disk_that_rots_beneath_its_files_shows_in_no_inode() {
     let _mount = Mount::new(device.path(), &home.dst, "noatime").unwrap();
 
     // An ordinary receive believes the inodes.
-    assert_eq!(home.receive(&sender, &[]).finish().expect(0).total("bytes_transferred"), 0);
+    assert_eq!(home.receive(&sender.ticket, &[]).finish().expect(0).total("bytes_transferred"), 0);
     let found = home.verify(&[]).finish().expect(3);
     let told = damage(&found);
     assert_eq!(told.len(), 3, "{told:#?}");
@@ -206,15 +203,15 @@ fn b15_a_disk_that_rots_beneath_its_files_shows_in_no_inode() {
 fn b15_what_the_disk_cannot_read_is_named_to_the_block_and_repaired() {
     let home = Home::new();
     file(&home.src("file"), Random::new(5).bytes(300 * KIB));
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     // Read whole, as a run, and then block by block: the first block still fails. Without the index, whose reading
     // counts too.
     let found = home
         .verify(&["--ticket", &sender.ticket])
         .program(faulty_program())
         .io("threads")
-        .env("SEALIFT_STATE_DIR", home.dir.path().join("other state"))
+        .state_dir(home.dir.path().join("other state"))
         .env("SEALIFT_FAULTS", "only=read;nth=1;until=3;error=EIO")
         .finish()
         .expect(3);
@@ -246,8 +243,8 @@ fn b15_what_somebody_edited_is_repaired_by_the_conflict_rule_alone() {
         for name in ["longer", "other", "shorter"] {
             file(&home.src(name), Random::new(7).bytes(100 * KIB));
         }
-        let sender = home.send();
-        let _ = home.receive(&sender, &[]).finish().expect(0);
+        let sender = home.send_job("j");
+        let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
         file(&home.dst("longer"), [fs::read(home.src("longer")).unwrap(), b"more".to_vec()].concat());
         file(&home.dst("shorter"), &fs::read(home.src("shorter")).unwrap()[..40_000]);
         file(&home.dst("other"), Random::new(8).bytes(100 * KIB));
@@ -292,12 +289,12 @@ fn b15_a_source_that_has_moved_on_repairs_nothing_by_another_version() {
     }
     let _ = home.sync(&[]).expect(0);
     for name in ["changed", "gone", "same"] {
-        flip(&home.dst(name), 5, true);
+        flip_unseen(&home.dst(name), 5);
     }
     let corrupt = fs::read(home.dst("changed")).unwrap();
     file(&home.src("changed"), Random::new(10).bytes(70 * KIB));
     fs::remove_file(home.src("gone")).unwrap();
-    let sender = home.send();
+    let sender = home.send_job("j");
     let outcome = home.repair(&sender, &[]).expect(3);
     assert_eq!(outcome.problems(), ["changed", "gone"]);
     let reasons: Vec<&str> =
@@ -309,7 +306,7 @@ fn b15_a_source_that_has_moved_on_repairs_nothing_by_another_version() {
     let again = home.verify(&[]).finish().expect(3);
     assert_eq!(words(&again), super::pairs(&[("changed", "corrupt"), ("gone", "corrupt")]));
     // An ordinary receive heals what is left: the index vouches for it no more.
-    let _ = home.receive(&sender, &["--delete"]).finish().expect(0);
+    let _ = home.receive(&sender.ticket, &["--delete"]).finish().expect(0);
     assert_eq!(fs::read(home.dst("changed")).unwrap(), fs::read(home.src("changed")).unwrap());
     home.assert_clean();
 }
@@ -319,9 +316,8 @@ fn b15_another_job_may_repair_what_is_the_same_there() {
     let home = Home::new();
     file(&home.src("f"), Random::new(9).bytes(200 * KIB));
     let _ = home.sync(&[]).expect(0);
-    flip(&home.dst("f"), 500_000, true);
-    let other =
-        sealift_tests::process::Sender::of(Run::send([&home.src]).env("SEALIFT_STATE_DIR", &home.state));
+    flip_unseen(&home.dst("f"), 500_000);
+    let other = home.send();
     let repaired = home.repair(&other, &[]).expect(0);
     assert_eq!(number(&repaired, "done", "bytes_transferred"), 32 * KIB);
     home.assert_clean();
@@ -332,16 +328,16 @@ fn b15_another_job_may_repair_what_is_the_same_there() {
 fn a_repair_without_its_source_says_so_and_leaves_a_replica_that_can_be_repaired() {
     let home = Home::new();
     fill(&home.src);
-    let sender = home.send();
+    let sender = home.send_job("j");
     let ticket = sender.ticket.clone();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     let _ = sender.stop().expect(0);
     for name in ["large", "links/b/large", "one byte"] {
-        flip(&home.dst(name), 3, true);
+        flip_unseen(&home.dst(name), 3);
     }
     let failed = home.verify(&["--repair", "--from", &ticket, "--retry-for", "0"]).finish().expect(5);
     assert_eq!(verified(&failed, "damaged"), 3);
-    let sender = home.send();
+    let sender = home.send_job("j");
     assert_eq!(sender.ticket.len(), ticket.len());
     let _ = home.repair(&sender, &[]).expect(0);
     home.assert_clean();

@@ -1,9 +1,9 @@
 //! What a replica has beside content: kinds, links, names, modes and times; and what is not there at all.
 
-use super::{Home, MIB, damage, fill, flip, number, pairs, verified, warnings, words};
+use super::{Home, MIB, damage, fill, number, pairs, verified, words};
 use crate::replicate::OtherUser;
 use sealift_tests::process::Run;
-use sealift_tests::tree::{self, Random, SpecialModes, file, is_root, set_mode, set_mtime};
+use sealift_tests::tree::{self, Random, SpecialModes, file, flip_unseen, is_root, set_mode, set_mtime};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
@@ -12,8 +12,8 @@ fn what_is_missing_or_something_else_is_named_and_put_right() {
     let home = Home::new();
     fill(&home.src);
     file(&home.src("dir/in it/deep"), Random::new(1).bytes(100));
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     // Missing: a directory with all in it, files, links.
     fs::remove_dir_all(home.dst("dir")).unwrap();
     for name in ["one block", "larger", "link", "links/z", "empty"] {
@@ -71,16 +71,16 @@ fn what_is_missing_or_something_else_is_named_and_put_right() {
     }
     home.assert_clean();
     home.assert_same();
-    assert_eq!(home.receive(&sender, &[]).finish().expect(0).total("bytes_transferred"), 0);
+    assert_eq!(home.receive(&sender.ticket, &[]).finish().expect(0).total("bytes_transferred"), 0);
 }
 
 #[test]
 fn links_and_directories_are_repaired_without_a_source() {
     let home = Home::new();
     fill(&home.src);
-    let sender = home.send();
+    let sender = home.send_job("j");
     let ticket = sender.ticket.clone();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     let _ = sender.stop().expect(0);
     fs::remove_file(home.dst("link")).unwrap();
     symlink("elsewhere", home.dst("link")).unwrap();
@@ -114,7 +114,7 @@ fn modes_and_times_that_drift_are_warnings() {
     set_mode(&home.dst("links/b"), 0o700);
     set_mtime(&home.dst("link"), 6, 6);
     let drifted = home.verify(&[]).finish().expect(0);
-    let told = warnings(&drifted);
+    let told = drifted.warnings();
     assert_eq!(drifted.named("warning").count(), 4, "{told}");
     for path in
         ["large: its mode is 600, not 644", "one block: its time", "links/b: its mode", "link: its time"]
@@ -139,14 +139,14 @@ fn what_was_never_to_be_kept_is_not_missed() {
     let outcome = home.verify(&[]).finish().expect(0);
     assert_eq!(verified(&outcome, "damaged"), 0);
     assert!(
-        warnings(&outcome).contains("symbolic links of the manifest were never put here"),
+        outcome.warnings().contains("symbolic links of the manifest were never put here"),
         "{outcome:#?}"
     );
     // Further names are files of their own; one rots.
-    flip(&home.dst("links/z"), 77, true);
+    flip_unseen(&home.dst("links/z"), 77);
     let found = home.verify(&[]).finish().expect(3);
     assert_eq!(words(&found), pairs(&[("links/z", "corrupt")]));
-    let sender = home.send();
+    let sender = home.send_job("j");
     let repaired = home.repair(&sender, &["--preserve=none"]).expect(0);
     assert_eq!(number(&repaired, "repaired", "left"), 0);
     assert_eq!(fs::read(home.src("links/z")).unwrap(), fs::read(home.dst("links/z")).unwrap());
@@ -203,12 +203,12 @@ fn an_empty_tree_is_all_right_and_what_is_no_replica_is_said_to_be_none() {
 fn a_replica_that_is_being_received_into_is_busy() {
     let home = Home::new();
     file(&home.src("f"), "x");
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     // It holds the replica for as long as it looks for its sender.
     let nobody = sealift_tests::process::ticket_via(&sender.ticket, "127.0.0.1:9".parse().unwrap());
     let _ = sender.stop().expect(0);
-    let mut waiting = Run::receive(nobody, &home.dst).env("SEALIFT_STATE_DIR", &home.state).start();
+    let mut waiting = Run::receive(nobody, &home.dst).state_dir(&home.state).start();
     let _ = waiting.wait_for("progress");
     for refused in [home.verify(&[]).finish().expect(1), home.rebuild().expect(1)] {
         assert!(refused.message().contains("busy"), "{refused:#?}");
@@ -222,10 +222,10 @@ fn people_are_told_in_sentences() {
     let home = Home::new();
     file(&home.src("f"), Random::new(1).bytes(100_000));
     let _ = home.sync(&[]).expect(0);
-    let verify = || Run::with(["verify"]).arg(&home.dst).env("SEALIFT_STATE_DIR", &home.state).finish();
+    let verify = || Run::with(["verify"]).arg(&home.dst).state_dir(&home.state).finish();
     let clean = verify().expect(0);
     assert!(clean.stderr.contains("All right: 1 files") && clean.stdout.is_empty(), "{clean:?}");
-    flip(&home.dst("f"), 300_000, true);
+    flip_unseen(&home.dst("f"), 300_000);
     let damaged = verify().expect(3);
     assert!(
         damaged.stderr.contains("damaged: f: silently corrupt (nobody edited it): block 1 is not"),
@@ -253,7 +253,7 @@ fn an_unprivileged_user_verifies_and_repairs_what_is_its_own() {
     set_mode(&home.src("read only"), 0o555);
     let Some(other) = OtherUser::new(&home) else { return };
     OtherUser::own_dir(&home.dst);
-    let sender = home.send();
+    let sender = home.send_job("j");
     let _ = other.run(Run::receive(&sender.ticket, &home.dst)).finish().expect(0);
     let verify =
         |args: &[&str]| other.run(Run::with(["verify", "--json"]).args(args).arg(&home.dst)).finish();
@@ -261,11 +261,11 @@ fn an_unprivileged_user_verifies_and_repairs_what_is_its_own() {
     assert_eq!(words(&found), pairs(&[("0", "hidden")]), "what its owner may not read");
     fs::remove_file(home.src("0")).unwrap();
     let _ = sender.stop().expect(0);
-    let sender = home.send();
+    let sender = home.send_job("j");
     let _ = other.run(Run::receive(&sender.ticket, &home.dst).arg("--delete")).finish().expect(0);
     assert_eq!(words(&verify(&[]).expect(0)), pairs(&[]));
     for name in ["444", "read only/f", "large"] {
-        flip(&home.dst(name), 3, true);
+        flip_unseen(&home.dst(name), 3);
     }
     let repaired = verify(&["--repair", "--from", &sender.ticket]).expect(0);
     assert_eq!(number(&repaired, "repaired", "repaired"), 3);

@@ -1,7 +1,7 @@
 //! Hazard B11: an index that is lost or damaged is made anew, and what it knew is known again.
 
-use super::{Home, fill, flip, number, pairs, warnings, words};
-use sealift_tests::tree::{self, Random, file};
+use super::{Home, fill, number, pairs, words};
+use sealift_tests::tree::{self, Random, file, flip_unseen};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -71,11 +71,11 @@ fn b11_an_index_whose_rebuilding_was_interrupted_is_rebuilt_again() {
     let home = Home::new();
     tree::small_files(&home.src, 3000, 3);
     tree::large_file(&home.src("z large"), 100 << 20, 4);
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     for _ in 0..3 {
         fs::remove_file(home.index()).unwrap();
-        let mut receiver = home.receive(&sender, &[]).start();
+        let mut receiver = home.receive(&sender.ticket, &[]).start();
         let _ = receiver.wait_until("it is made anew", |event| {
             event["message"].as_str().is_some_and(|message| message.contains("is made anew"))
         });
@@ -100,7 +100,7 @@ fn b11_a_first_receive_makes_nothing_anew() {
     for outcome in [first, second] {
         let anew = |event: &&serde_json::Value| event["message"].as_str().unwrap().contains("made anew");
         assert_eq!(outcome.named("note").filter(anew).count(), 0);
-        assert_eq!(warnings(&outcome), "");
+        assert_eq!(outcome.warnings(), "");
     }
 }
 
@@ -116,17 +116,17 @@ fn b11_rebuild_gives_every_entry_that_is_right_a_row_and_names_the_others() {
         (entries, 0)
     );
     assert_eq!(number(&rebuilt, "rebuilt", "files"), received.total("files"));
-    assert_eq!(warnings(&rebuilt), "");
+    assert_eq!(rebuilt.warnings(), "");
     assert!(
-        home.index_dir().join("index.redb.old").exists()
-            && !home.index_dir().join("index.redb.rebuilt").exists()
+        home.replica_state().join("index.redb.old").exists()
+            && !home.replica_state().join("index.redb.rebuilt").exists()
     );
     home.assert_clean();
     // Without an index nothing vouches for the manifest, and that is said.
     for name in ["index.redb", "manifest"] {
-        fs::remove_file(home.index_dir().join(name)).unwrap();
+        fs::remove_file(home.replica_state().join(name)).unwrap();
     }
-    flip(&home.dst("large"), 8, true);
+    flip_unseen(&home.dst("large"), 8);
     fs::remove_file(home.dst("one byte")).unwrap();
     let rebuilt = home.rebuild().expect(3);
     assert_eq!(words(&rebuilt), pairs(&[("large", "corrupt"), ("one byte", "missing")]));
@@ -134,7 +134,7 @@ fn b11_rebuild_gives_every_entry_that_is_right_a_row_and_names_the_others() {
         (number(&rebuilt, "rebuilt", "entries"), number(&rebuilt, "rebuilt", "left_out")),
         (entries - 2, 2)
     );
-    assert!(warnings(&rebuilt).contains("nothing vouches"), "{rebuilt:#?}");
+    assert!(rebuilt.warnings().contains("nothing vouches"), "{rebuilt:#?}");
     // What has no row is hashed, and no more than what is wrong is fetched.
     fs::remove_file(home.src("larger")).unwrap();
     let healed = home.sync(&["--delete"]).expect(0);

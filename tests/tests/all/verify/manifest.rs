@@ -1,36 +1,29 @@
 //! Whose word a manifest is, whether it is whole, and whether it is the newest (hazard A12, at rest).
 
-use super::{Home, MIB, damage, fill, verified, warnings};
-use crate::replica::let_live;
-use crate::replica::relay::{Fate, Relay};
-use sealift_tests::process::{Run, Sender};
-use sealift_tests::tree::{self, Random, file};
+use super::{Home, MIB, damage, fill, verified};
+use crate::home::let_live;
+use crate::relay::{Fate, Relay};
+use sealift_tests::process::Run;
+use sealift_tests::tree::{self, Random, file, flip_unseen};
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 /// Verifies with another host's state: nothing is known of any job.
 fn elsewhere(home: &Home, args: &[&str]) -> sealift_tests::process::Outcome {
-    home.verify(args).env("SEALIFT_STATE_DIR", home.dir.path().join("other host")).finish()
-}
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(copied.success());
+    home.verify(args).state_dir(home.dir.path().join("other host")).finish()
 }
 
 #[test]
 fn a_manifest_is_vouched_for_by_the_index_or_a_ticket_or_said_not_to_be() {
     let home = Home::new();
     fill(&home.src);
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
-    let other_job = Sender::of(Run::send([&home.src]).env("SEALIFT_STATE_DIR", &home.state));
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
+    let other_job = home.send();
     home.assert_clean();
     let by_itself = elsewhere(&home, &[]).expect(0);
-    assert!(warnings(&by_itself).contains("nothing vouches for the manifest"), "{by_itself:#?}");
+    assert!(by_itself.warnings().contains("nothing vouches for the manifest"), "{by_itself:#?}");
     let by_ticket = elsewhere(&home, &["--ticket", &sender.ticket]).expect(0);
-    assert_eq!(warnings(&by_ticket), "");
+    assert_eq!(by_ticket.warnings(), "");
     for refused in [
         elsewhere(&home, &["--ticket", &other_job.ticket]),
         home.verify(&["--ticket", &other_job.ticket]).finish(),
@@ -52,8 +45,8 @@ fn a_manifest_is_vouched_for_by_the_index_or_a_ticket_or_said_not_to_be() {
 fn b15_a_manifest_that_rots_is_found_and_the_next_receive_puts_a_whole_one_there() {
     let home = Home::new();
     fill(&home.src);
-    let sender = home.send();
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let sender = home.send_job("j");
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     let manifest = home.dst(".sealift/manifest");
     let whole = fs::read(&manifest).unwrap();
     let mut random = Random::new(1);
@@ -90,7 +83,7 @@ fn b15_a_manifest_that_rots_is_found_and_the_next_receive_puts_a_whole_one_there
     }
     fs::remove_file(&manifest).unwrap();
     assert!(home.verify(&[]).finish().expect(1).message().contains("no manifest"));
-    assert_eq!(home.receive(&sender, &[]).finish().expect(0).total("bytes_transferred"), 0);
+    assert_eq!(home.receive(&sender.ticket, &[]).finish().expect(0).total("bytes_transferred"), 0);
     home.assert_clean();
 }
 
@@ -100,12 +93,12 @@ fn a12_an_old_state_that_is_put_back_is_a_rollback() {
     fill(&home.src);
     let _ = home.sync(&[]).expect(0);
     let backup = home.dir.path().join("backup");
-    copy(&home.dst, &backup);
+    tree::copy(&home.dst, &backup);
     tree::large_file(&home.src("large"), 5 * MIB, 99);
     let _ = home.sync(&[]).expect(0);
     home.assert_clean();
     fs::remove_dir_all(&home.dst).unwrap();
-    copy(&backup, &home.dst);
+    tree::copy(&backup, &home.dst);
     for refused in [home.verify(&[]).finish().expect(1), home.rebuild().expect(1)] {
         assert!(refused.message().contains("rolled back"), "{refused:#?}");
     }
@@ -127,12 +120,12 @@ fn after_an_interrupted_receive_what_is_newer_is_compared_with_the_index() {
     file(&home.src("a new version"), Random::new(4).bytes(40_000));
     file(&home.src("a new large one"), Random::new(5).bytes(3_100_000));
     tree::large_file(&home.src("z last"), 300 * MIB, 6);
-    let sender = home.send();
+    let sender = home.send_job("j");
     let relay = Relay::start(sender.address(), |piece| {
         if piece.total_down > 100 * MIB { Fate::FreezeAll } else { Fate::Pass }
     });
     let run = Run::receive(sender.ticket_via(relay.address()), &home.dst);
-    let mut receiver = run.env("SEALIFT_STATE_DIR", &home.state).start();
+    let mut receiver = run.state_dir(&home.state).start();
     let is_new = |name: &str| fs::read(home.dst(name)).unwrap() == fs::read(home.src(name)).unwrap();
     let _ =
         receiver.wait_until("both are in place", |_| is_new("a new version") && is_new("a new large one"));
@@ -141,14 +134,14 @@ fn after_an_interrupted_receive_what_is_newer_is_compared_with_the_index() {
     receiver.kill();
     let outcome = home.verify(&[]).finish().expect(0);
     assert_eq!(verified(&outcome, "damaged"), 0);
-    let notes: Vec<&str> = outcome.named("note").map(|event| event["message"].as_str().unwrap()).collect();
+    let notes: Vec<&str> = outcome.messages("note").collect();
     assert!(notes.iter().any(|note| note.starts_with("More was heard of the source")), "{notes:?}");
     assert!(
         notes.iter().any(|note| note.starts_with("2 files are not of the manifest's version")),
         "{notes:?}"
     );
     // Such a file rots: which block cannot be told, and all that is right of it is kept all the same.
-    super::flip(&home.dst("a new large one"), 8_000_000, true);
+    flip_unseen(&home.dst("a new large one"), 8_000_000);
     let found = home.verify(&[]).finish().expect(3);
     let told = damage(&found);
     assert_eq!(told.len(), 1, "{told:#?}");
@@ -156,7 +149,7 @@ fn after_an_interrupted_receive_what_is_newer_is_compared_with_the_index() {
     assert_eq!((&*told.what, told.blocks.len(), told.bytes), ("corrupt", 0, 3_100_000));
     let repaired = home.repair(&sender, &[]).expect(0);
     assert_eq!(super::number(&repaired, "done", "bytes_transferred"), 32 * super::KIB);
-    let _ = home.receive(&sender, &[]).finish().expect(0);
+    let _ = home.receive(&sender.ticket, &[]).finish().expect(0);
     home.assert_clean();
     home.assert_same();
 }

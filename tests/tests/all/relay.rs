@@ -2,6 +2,7 @@
 //!
 //! Connections are numbered as they come: 0 is the first control connection, data connections follow. A plan is asked
 //! about every piece that goes through. Nothing here knows what is in the pieces.
+#![allow(clippy::unwrap_used)]
 
 use sealift_tests::process::PATIENCE;
 use std::io::{Read as _, Write as _};
@@ -9,10 +10,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// What to do with a piece, and with its connection from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It goes on.
     Pass,
     /// It is held back, and so is all that follows on this connection in either direction; nothing is closed.
@@ -25,19 +27,45 @@ pub enum Fate {
 
 /// A piece on its way.
 #[derive(Clone, Copy, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The number of its connection.
-    pub connection: usize,
+    pub(crate) connection: usize,
     /// Whether it goes from sender to receiver.
-    pub down: bool,
+    pub(crate) down: bool,
     /// Bytes that have come from the sender on all connections, this piece included.
-    pub total_down: u64,
+    pub(crate) total_down: u64,
 }
 
 type Plan = Box<dyn FnMut(Piece) -> Fate + Send>;
 
+/// Waits for that long: what is tested is what others do in the meantime.
+pub(crate) fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    while let left = until.saturating_duration_since(Instant::now())
+        && !left.is_zero()
+    {
+        thread::park_timeout(left);
+    }
+}
+
+/// A plan that lets so many bytes a second through from the sender, on all connections together.
+pub(crate) fn limited(bytes_per_second: u64) -> impl FnMut(Piece) -> Fate + Send {
+    let (mut due, mut passed) = (Instant::now(), 0);
+    move |piece| {
+        if piece.down {
+            let bytes = piece.total_down - passed;
+            passed = piece.total_down;
+            // What was not used is gone, but for a moment's worth.
+            due = due.max(Instant::now().checked_sub(Duration::from_millis(20)).unwrap());
+            due += Duration::from_secs(1).mul_f64(bytes as f64 / bytes_per_second as f64);
+            pause(due.saturating_duration_since(Instant::now()));
+        }
+        Fate::Pass
+    }
+}
+
 /// The relay. Everything it has open is cut when it is dropped.
-pub struct Relay {
+pub(crate) struct Relay {
     address: SocketAddr,
     shared: Arc<Shared>,
     fates: Mutex<Receiver<(usize, Fate)>>,
@@ -69,7 +97,7 @@ struct Connection {
 
 impl Relay {
     /// Relays to `upstream`, with a plan.
-    pub fn start(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
+    pub(crate) fn start(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Self::at(listener.local_addr().unwrap(), upstream, plan);
         relay.listen_by(listener);
@@ -77,7 +105,7 @@ impl Relay {
     }
 
     /// A relay that nobody can reach until it listens.
-    pub fn silent(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
+    pub(crate) fn silent(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self::at(address, upstream, plan)
     }
@@ -102,23 +130,23 @@ impl Relay {
     }
 
     /// Where it listens, or will.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Waits until something does not pass, and tells which connection that was, and what became of it.
-    pub fn next_fate(&self) -> (usize, Fate) {
+    pub(crate) fn next_fate(&self) -> (usize, Fate) {
         let fate = self.fates.lock().unwrap().recv_timeout(PATIENCE);
         fate.expect("something happens to a connection in time")
     }
 
     /// How many fates were met and not asked for.
-    pub fn fates(&self) -> usize {
+    pub(crate) fn fates(&self) -> usize {
         self.fates.lock().unwrap().try_iter().count()
     }
 
     /// Begins to listen.
-    pub fn listen(&self) {
+    pub(crate) fn listen(&self) {
         self.listen_by(TcpListener::bind(self.address).unwrap());
     }
 
@@ -142,7 +170,7 @@ impl Relay {
     }
 
     /// Stops to listen: whoever dials is refused. Connections go on.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.shared.state().listening = None;
         // Wakes the listener, which then goes. Refusal begins when the last thread with the listener has ended.
         while TcpStream::connect(self.address).is_ok() {
@@ -151,12 +179,12 @@ impl Relay {
     }
 
     /// Cuts one connection. Whether it was there.
-    pub fn cut(&self, connection: usize) -> bool {
+    pub(crate) fn cut(&self, connection: usize) -> bool {
         self.shared.cut(connection)
     }
 
     /// Cuts all of them.
-    pub fn cut_all(&self) {
+    pub(crate) fn cut_all(&self) {
         let count = self.connections();
         for connection in 0..count {
             self.cut(connection);
@@ -164,19 +192,19 @@ impl Relay {
     }
 
     /// How many have been made so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.state().connections.len()
     }
 
     /// Those that are neither cut nor frozen.
-    pub fn live(&self) -> Vec<usize> {
+    pub(crate) fn live(&self) -> Vec<usize> {
         let state = self.shared.state();
         let live = |connection: &Connection| !connection.frozen && !connection.ends.is_empty();
         (0..state.connections.len()).filter(|&number| live(&state.connections[number])).collect()
     }
 
     /// Lets everything pass from now on that is not cut.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         let mut state = self.shared.state();
         state.plan = Box::new(|_| Fate::Pass);
         state.all_frozen = false;
