@@ -163,6 +163,10 @@ struct ReceiveArgs {
     /// [default: user.*]
     #[arg(long, value_name = "NAME")]
     xattr: Vec<String>,
+    /// Write large files through the page cache, too, where they would be written past it (on ext4, XFS and F2FS): good if
+    /// they are read right after
+    #[arg(long)]
+    page_cache: bool,
     /// How long a full disk is waited for, in seconds [default: as long as it takes]
     #[arg(long, value_name = "SECONDS")]
     wait_for_space: Option<u32>,
@@ -364,6 +368,7 @@ impl ReceiveArgs {
             preserve: self.preserve,
             owners,
             on_conflict: self.on_conflict,
+            page_cache: self.page_cache,
             delete: self.delete.then(|| self.max_delete.unwrap_or(MaxDelete::Usual)),
             ask: (!self.json && std::io::stdin().is_terminal()).then_some(ask_about_deletions),
             max_rewrite: self.max_rewrite,
@@ -393,6 +398,7 @@ impl VerifyArgs {
                     max_delete: None,
                     max_rewrite: None,
                     on_conflict: self.on_conflict,
+                    page_cache: false,
                     preserve: self.preserve,
                     map_owner: self.map_owner,
                     allow_root: self.allow_root,

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod attributes;
+mod direct;
 mod error;
 mod extents;
 mod faults;
@@ -42,6 +43,7 @@ pub use attributes::{
     DroppedTally, DroppedWhat, DroppedWhy, EntryKind, MapperOptions, NotCarried, NotCarriedWhy, OwnerMap,
     OwnerMapError, Resolved, XattrFilter, XattrFilterError,
 };
+pub use direct::WriteTarget;
 pub use error::{FileError, ReplicaError, SourceError};
 pub use extents::{HOLE_BYTES_MIN, holes};
 pub use faults::fault_point;

@@ -4,6 +4,7 @@
 //! is kept for a later run. Names are never used twice, so that one that was remembered cannot come to mean another file.
 //! Also owns the memory of failed syncs, so that none is believed to be repaired by a later one that succeeds.
 
+use crate::direct::{Direct, WriteTarget};
 use crate::error::FileError;
 use crate::faults::{Op, guard};
 use crate::limits::{REPLACE_TRIES_MAX, STAGED_NAME_BYTES_MAX};
@@ -278,6 +279,8 @@ pub struct StagedFile {
     sync_failures: u64,
     /// Its place in [`Held::begun`], if it is listed there.
     address: Option<usize>,
+    /// Its way past the page cache.
+    direct: Option<Arc<Direct>>,
 }
 
 impl StagedFile {
@@ -298,7 +301,7 @@ impl StagedFile {
         name.created();
         guard(Op::Allocate, || allocate(&file, size_bytes, allocation)).map_err(failed)?;
         let file = Some(Arc::new(File::from(file)));
-        Ok(Self { file, inode: None, name, sync_failures, address: None })
+        Ok(Self { file, inode: None, name, sync_failures, address: None, direct: None })
     }
 
     /// Takes up a file that an earlier run kept; `None` if it is not there, is another one or of another size, or
@@ -324,7 +327,14 @@ impl StagedFile {
             held.kept.insert(name.into());
         }
         let name = StagedName { staging: Arc::clone(staging), name: name.into(), exists: true, kept: true };
-        let mut staged = Self { file: Some(Arc::new(file)), inode: None, name, sync_failures, address: None };
+        let mut staged = Self {
+            file: Some(Arc::new(file)),
+            inode: None,
+            name,
+            sync_failures,
+            address: None,
+            direct: None,
+        };
         staged.list();
         Ok(Some(staged))
     }
@@ -347,6 +357,21 @@ impl StagedFile {
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         self.file.as_ref().expect("open until it is ready")
+    }
+
+    /// From now on it is written past the page cache, if the file system is one that does that well.
+    pub fn open_direct(&mut self) {
+        let (dir, name) = (self.name.staging.dir(), self.name.as_str().as_bytes());
+        self.direct = Direct::open(self.file(), |flags| openat2(dir, name, flags, Mode::empty()));
+    }
+
+    /// What is needed to write to it.
+    ///
+    /// # Panics
+    /// As [`Self::file`].
+    #[must_use]
+    pub fn write_target(&self) -> WriteTarget {
+        WriteTarget::new(self, self.direct.clone())
     }
 
     /// Its name among the staged files, for [`crate::Replica::adopt_staged`] in a later run.
@@ -395,6 +420,7 @@ impl StagedFile {
 
     /// Gives up the descriptor, so that a batch of thousands of small files needs few.
     pub(crate) fn close(&mut self) -> io::Result<()> {
+        self.direct = None;
         if let Some(file) = self.file.take() {
             self.inode = Some(FileStat::of(&file)?.inode);
         }

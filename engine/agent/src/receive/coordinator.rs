@@ -539,11 +539,17 @@ impl Coordinator {
             _ => 0,
         };
         // In halves, so that credit is not granted segment by segment.
-        if self.link.credit.saturating_add(waiting) <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
-            let segments = CREDIT_AIM - self.link.credit - waiting;
-            if self.say(FrameKind::Credit, Credit { segments }.encode()) {
-                self.link.credit += segments;
-            }
+        let granted =
+            if self.link.credit.saturating_add(waiting) <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
+                Some(CREDIT_AIM - self.link.credit - waiting)
+            } else {
+                // A sender that was started anew shows by its first segment.
+                (self.link.credit == 0 && !self.link.has_given).then_some(1)
+            };
+        if let Some(segments) = granted
+            && self.say(FrameKind::Credit, Credit { segments }.encode())
+        {
+            self.link.credit += segments;
         }
     }
 

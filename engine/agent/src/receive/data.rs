@@ -19,10 +19,11 @@ use sealift_proto::wire::{
     BlocksPrefix, Channel, Close, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
     Welcome,
 };
-use sealift_store::{BlockIo, Piece, PoolBuf, Ready, Replica, SmallWrite, hash_pieces, ranges_to_write};
+use sealift_store::{
+    BlockIo, Piece, PoolBuf, Ready, Replica, SmallWrite, WriteTarget, hash_pieces, ranges_to_write,
+};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -101,7 +102,7 @@ pub enum Sink {
     /// A file that is staged already.
     Staged {
         /// The file.
-        file: Arc<File>,
+        target: WriteTarget,
         /// Its holes, where zeros are not written.
         holes: Arc<[Range<u64>]>,
     },
@@ -427,8 +428,8 @@ impl Verify {
                 }
                 // A file that is written in one go is fetched again in one go.
                 Sink::Whole { .. } => fetched.outcomes.push(Outcome::Mismatch(vec![*run])),
-                Sink::Staged { file, holes } => {
-                    let (written, returned) = self.write(run, place, file, holes, &wrong, range, buf).await;
+                Sink::Staged { target, holes } => {
+                    let (written, returned) = self.write(run, place, target, holes, &wrong, range, buf).await;
                     buf = returned;
                     fetched.outcomes.push(match written {
                         Err(error) => {
@@ -465,17 +466,12 @@ impl Verify {
         &self,
         run: &Run,
         place: &Place,
-        file: &Arc<File>,
+        target: &WriteTarget,
         holes: &[Range<u64>],
         wrong: &[Run],
         range: Range<usize>,
         mut buf: PoolBuf,
     ) -> (std::io::Result<()>, PoolBuf) {
-        // A descriptor that outlived this would keep the room of a file that is given up.
-        let file = match self.io.attach(Arc::clone(file)) {
-            Ok(file) => file,
-            Err(error) => return (Err(error), buf),
-        };
         let mut spans: Vec<Range<usize>> = Vec::new();
         for (index, piece) in blocks_of(run, place.layout, &range) {
             if wrong.iter().any(|wrong| wrong.first == index) {
@@ -493,7 +489,7 @@ impl Verify {
             for part in parts {
                 let at = offset + part.start as u64;
                 let within = span.start + part.start..span.start + part.end;
-                let (written, returned) = self.io.write_all_at(&file, at, buf, within).await;
+                let (written, returned) = self.io.write_staged(target, at, buf, within).await;
                 buf = returned;
                 if written.is_err() {
                     return (written, buf);

@@ -224,7 +224,7 @@ impl FileEntry {
         let sink = match &self.stage {
             Stage::FetchingWhole => Sink::Whole { path: self.path.clone(), metadata: self.metadata.clone() },
             Stage::FetchingStaged(staged) => {
-                Sink::Staged { file: Arc::clone(staged.file()), holes: Arc::clone(&self.holes) }
+                Sink::Staged { target: staged.write_target(), holes: Arc::clone(&self.holes) }
             }
             _ => return None,
         };

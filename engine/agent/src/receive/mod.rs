@@ -168,6 +168,8 @@ pub struct ReceiveOptions {
     pub owners: Owners,
     /// What becomes of files that were edited here.
     pub on_conflict: OnConflict,
+    /// Whether files are written through the page cache even where the file system can do without.
+    pub page_cache: bool,
     /// Whether what is gone at the source is removed, and how much of it unasked.
     pub delete: Option<MaxDelete>,
     /// Asks a person whether so many of so many entries may be removed.

@@ -144,6 +144,7 @@ fn staged_max(connections: usize) -> usize {
 struct Rules {
     preserve: Preserve,
     keep_special_modes: bool,
+    page_cache: bool,
     on_conflict: OnConflict,
     max_rewrite: Option<u64>,
     delete: Option<MaxDelete>,
@@ -176,6 +177,7 @@ impl Transfer {
             rules: Rules {
                 preserve: options.preserve,
                 keep_special_modes: options.keep_special_modes,
+                page_cache: options.page_cache,
                 on_conflict: options.on_conflict,
                 max_rewrite: options.max_rewrite,
                 delete: options.delete,

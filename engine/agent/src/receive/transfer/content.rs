@@ -157,7 +157,10 @@ impl Transfer {
             Prepared::Same(row) => self.stays(id, row),
             Prepared::Linked(stat) => self.claim(id, &stat),
             Prepared::Failed(failure) => self.trouble(id, failure),
-            Prepared::Staged { staged, present, before, kept } => {
+            Prepared::Staged { mut staged, present, before, kept } => {
+                if !self.rules.page_cache {
+                    staged.open_direct();
+                }
                 file.stage = Stage::FetchingStaged(staged);
                 file.holds_staged = true;
                 file.kept = kept;
@@ -251,6 +254,7 @@ impl Transfer {
             match verdict {
                 Verdict::Retry(file, block) => self.rejects.push(Reject { file, block }),
                 Verdict::GiveUp(id, Loss::Refused(RangeProblem::Changed)) => self.await_word(id),
+                Verdict::GiveUp(id, Loss::Refused(RangeProblem::UnknownFile)) => self.unknown(id),
                 Verdict::GiveUp(id, Loss::Refused(problem)) => {
                     self.fail(id, &format!("the sender cannot give it: {}", refusal_text(problem)));
                 }
