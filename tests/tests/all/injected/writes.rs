@@ -79,3 +79,18 @@ fn b4_a_file_that_cannot_be_written_is_named_and_the_others_are_made() {
         tree::assert_tidy(&place.dst);
     }
 }
+
+#[test]
+fn b1_directories_and_links_that_fail_once_are_made_all_the_same() {
+    for kind in ["mkdir", "symlink"] {
+        let scene = Scene::new();
+        let (last, _) = scene.case(1).operations(&format!("only={kind}"));
+        assert!(last > 1, "{kind}: {last}");
+        let case = scene.case(2);
+        let outcome = case.faulty(&format!("only={kind};nth={last};error=EIO")).finish().expect(0);
+        assert_eq!(case.faults().len(), 1, "{kind}");
+        assert!(outcome.warnings().contains("it is tried again"), "{kind}: {outcome:#?}");
+        case.check_end(&outcome);
+        let _ = case.converge();
+    }
+}
