@@ -1,7 +1,12 @@
 //! The command line: its words and exit codes.
 
+use crate::aead::{self, AeadArgs};
+use crate::disk::{self, DiskArgs};
 use crate::failure::Outcome;
+use crate::hash::{self, HashArgs};
+use crate::report::{self, ReportArgs};
 use crate::transfer::{self, TransferArgs};
+use crate::wire::{self, WireArgs};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -20,6 +25,16 @@ struct Cli {
 enum Command {
     /// Whole transfers by Sealift and other tools, in turn, each copy checked.
     Transfer(Box<TransferArgs>),
+    /// SHA-256 by every way this CPU has, beside other implementations, and BLAKE3.
+    Hash(HashArgs),
+    /// AES-GCM: sealing and opening, in place and from buffer to buffer.
+    Aead(AeadArgs),
+    /// Writing and reading a large file, and making small ones. Removes what it made.
+    Disk(DiskArgs),
+    /// TCP, plain and with TLS 1.3, over some connections.
+    Wire(WireArgs),
+    /// A page with tables and plots, of results that were kept as JSON.
+    Report(ReportArgs),
 }
 
 /// Runs the command line of this process.
@@ -38,6 +53,11 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Outcome<bool> {
     match command {
         Command::Transfer(args) => transfer::run(&args),
+        Command::Hash(args) => hash::run(&args),
+        Command::Aead(args) => aead::run(&args),
+        Command::Disk(args) => disk::run(&args),
+        Command::Wire(args) => wire::run(&args),
+        Command::Report(args) => report::run(&args),
     }
 }
 

@@ -151,6 +151,11 @@ fn path_of(index: u64) -> String {
     format!("{:02x}/{:02x}/{:02x}.bin", directory / 256, directory % 256, index % FILES_PER_DIRECTORY)
 }
 
+/// Fills it with bytes that have no order.
+pub fn fill_with_noise(bytes: &mut [u8]) {
+    content::Content::new(1, false).fill(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,19 +5,25 @@
 //! ratio is taken within a round. Never is a part of Sealift: nothing depends on it.
 #![forbid(unsafe_code)]
 
+mod aead;
 mod cli;
 mod data;
+mod disk;
 mod failure;
+mod hash;
 mod html;
 mod machine;
 mod measure;
 mod output;
+mod report;
 mod results;
 mod stats;
 mod tools;
 mod transfer;
 mod tree;
+mod turns;
 mod units;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -37,62 +37,84 @@ pub fn write(path: &Path, text: &str) -> Outcome<()> {
     std::fs::write(path, text).or_failure(|| format!("cannot write {}", path.display()))
 }
 
-/// A race as a table, fastest first, each beside the first of its contestants.
-pub fn race_as_text(race: &Race) -> String {
-    let clock = if race.clock == Clock::Cpu { " (CPU time)" } else { "" };
-    let mut rows = vec![header(race)];
+/// One table: heads, and rows of as many cells, the first of which is a name.
+pub struct Table {
+    /// What is in the columns.
+    pub heads: Vec<String>,
+    /// Contestants, fastest first.
+    pub rows: Vec<Vec<String>>,
+    /// What the last column means, if it has anything to say.
+    pub note: Option<String>,
+}
+
+type Column = (&'static str, fn(&Summary) -> Option<String>);
+
+/// What a table shows of contestants. Columns that would be empty are left out.
+const COLUMNS: [Column; 8] = [
+    ("median", |summary| Some(show_seconds(summary.seconds.median))),
+    ("min", |summary| Some(show_seconds(summary.seconds.min))),
+    ("max", |summary| Some(show_seconds(summary.seconds.max))),
+    ("GB/s", |summary| summary.gigabytes_per_second.map(|rate| format!("{:.3}", rate.median))),
+    ("files/s", |summary| summary.files_per_second.map(|rate| format!("{:.0}", rate.median))),
+    ("CPU", |summary| summary.cpu_seconds.map(|cpu| show_seconds(cpu.median))),
+    ("CPU ns/B", |summary| summary.cpu_nanoseconds_per_byte.map(|cpu| format!("{cpu:.3}"))),
+    ("peak memory", memory),
+];
+
+fn memory(summary: &Summary) -> Option<String> {
+    let ends = summary.peak_resident_bytes.iter().filter(|(end, _)| end.as_str() != "sync");
+    let shown: Vec<String> =
+        ends.map(|(end, bytes)| format!("{end} {}", show_bytes(*bytes as f64))).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
+}
+
+/// A race, with each contestant beside the first.
+pub fn table(race: &Race) -> Table {
     let mut contestants: Vec<_> =
         race.contestants.iter().filter_map(|one| Some((one, one.summary.as_ref()?))).collect();
     contestants.sort_by(|(_, a), (_, b)| a.seconds.median.total_cmp(&b.seconds.median));
-    let first = race.contestants.first().map_or("", |first| first.name.as_str());
-    for (one, summary) in contestants {
-        let ratio = race.ratios.iter().find(|ratio| ratio.of == first && ratio.beside == one.name);
-        let ratio = ratio.map_or_else(|| "-".into(), |ratio| format!("{:.2}", ratio.speed.median));
-        rows.push([vec![one.name.clone()], row(summary), vec![ratio]].concat());
+    let mut heads = vec![String::new()];
+    let mut rows: Vec<Vec<String>> = contestants.iter().map(|(one, _)| vec![one.name.clone()]).collect();
+    for (head, cell) in COLUMNS {
+        let cells: Vec<Option<String>> = contestants.iter().map(|(_, summary)| cell(summary)).collect();
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        heads.push(head.into());
+        for (row, cell) in rows.iter_mut().zip(cells) {
+            row.push(cell.unwrap_or_else(|| "-".into()));
+        }
     }
+    let first = race.contestants.first().map_or("", |first| first.name.as_str());
+    let ratios: Vec<_> = race.ratios.iter().filter(|ratio| ratio.of == first).collect();
+    if !ratios.is_empty() {
+        heads.push("ratio".into());
+        for row in &mut rows {
+            let ratio = ratios.iter().find(|ratio| ratio.beside == row[0]);
+            row.push(ratio.map_or_else(|| "-".into(), |ratio| format!("{:.2}", ratio.speed.median)));
+        }
+    }
+    let note = format!("ratio: how many times as fast {first} is, the median over pairs of rounds");
+    Table { heads, rows, note: (!ratios.is_empty()).then_some(note) }
+}
+
+/// A race as a table of text.
+pub fn race_as_text(race: &Race) -> String {
+    let clock = if race.clock == Clock::Cpu { " (CPU time)" } else { "" };
     let mut text = format!("\n{}{clock}\n", race.title);
-    let columns = rows[0].len();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    for row in &rows {
-        text.push_str(&format!("  {:<width$}", row[0], width = widths[0]));
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
+    let Table { heads, rows, note } = table(race);
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(&rows).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    for line in &lines {
+        text.push_str(&format!("  {:<width$}", line[0], width = widths[0]));
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
             text.push_str(&format!("  {cell:>width$}"));
         }
         text.push('\n');
     }
+    text.extend(note.map(|note| format!("  ({note})\n")));
     text
-}
-
-/// The heads of the columns that [`row`] fills, between the name and the ratio.
-fn header(race: &Race) -> Vec<String> {
-    let first = race.contestants.first().map_or("", |first| first.name.as_str());
-    let names = ["", "median", "min", "max", "GB/s", "files/s", "CPU s", "peak memory"];
-    let mut names: Vec<String> = names.map(str::to_owned).to_vec();
-    names.push(format!("{first} is × as fast"));
-    names
-}
-
-/// What a contestant came to, in words.
-fn row(summary: &Summary) -> Vec<String> {
-    let seconds = summary.seconds;
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let memory: Vec<String> = summary
-        .peak_resident_bytes
-        .iter()
-        .filter(|(end, _)| end.as_str() != "sync")
-        .map(|(end, bytes)| format!("{end} {}", show_bytes(*bytes as f64)))
-        .collect();
-    vec![
-        show_seconds(seconds.median),
-        show_seconds(seconds.min),
-        show_seconds(seconds.max),
-        or_dash(summary.gigabytes_per_second.map(|rate| format!("{:.3}", rate.median))),
-        or_dash(summary.files_per_second.map(|rate| format!("{:.0}", rate.median))),
-        or_dash(summary.cpu_seconds.map(|cpu| format!("{:.3}", cpu.median))),
-        or_dash((!memory.is_empty()).then(|| memory.join(", "))),
-    ]
 }
 
 #[cfg(test)]

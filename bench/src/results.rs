@@ -7,6 +7,8 @@ use crate::machine::Machine;
 use crate::stats::{Spread, paired_ratios};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The name of this layout; another number when old reports cannot be read any more.
 pub const FORMAT: &str = "sealift-bench/1";
@@ -177,6 +179,25 @@ pub struct Ratio {
     pub cpu: Option<Spread>,
 }
 
+impl Report {
+    /// One of this command, which begins now. `work_dir` is where files are written, if any are.
+    #[must_use]
+    pub fn begin(command: &str, work_dir: Option<&Path>) -> Self {
+        Self {
+            format: FORMAT.into(),
+            command: command.into(),
+            arguments: std::env::args().collect(),
+            started_unix_seconds: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+            machine: Machine::here(work_dir),
+            races: Vec::new(),
+            missing: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+}
+
 impl Contestant {
     /// One without rounds yet.
     pub fn new(name: impl Into<String>) -> Self {
@@ -226,16 +247,6 @@ impl Race {
                 self.ratios.extend(ratio(one, other));
             }
         }
-    }
-
-    /// The contestant of this name, made if there is none.
-    pub fn contestant(&mut self, name: &str) -> &mut Contestant {
-        let at =
-            self.contestants.iter().position(|contestant| contestant.name == name).unwrap_or_else(|| {
-                self.contestants.push(Contestant::new(name));
-                self.contestants.len() - 1
-            });
-        &mut self.contestants[at]
     }
 }
 
@@ -324,8 +335,6 @@ pub mod tests {
             Race { contestants: vec![Contestant::new("a"), Contestant::new("b")], ..Race::default() };
         race.finish();
         assert!(race.ratios.is_empty());
-        assert_eq!(race.contestant("a").summary, None);
-        race.contestant("c");
-        assert_eq!(race.contestants.len(), 3);
+        assert_eq!(race.contestants[0].summary, None);
     }
 }

@@ -9,14 +9,14 @@ mod place;
 pub use options::TransferArgs;
 
 use crate::failure::{Outcome, failure};
-use crate::machine::{Machine, version_of};
-use crate::results::{FORMAT, Missing, Report};
+use crate::machine::version_of;
+use crate::results::{Missing, Report};
 use crate::tools::{self, Setup, Tool};
 use crate::{data, output};
 use course::Course;
 use options::Plan;
 use place::Place;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Runs the command. Whether every result counts.
 pub fn run(args: &TransferArgs) -> Outcome<bool> {
@@ -25,16 +25,8 @@ pub fn run(args: &TransferArgs) -> Outcome<bool> {
     let (tools, missing) = find_tools(args, &plan, &place)?;
     // So that every tool makes files of the same modes.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let mut report = Report {
-        format: FORMAT.into(),
-        command: "transfer".into(),
-        arguments: std::env::args().collect(),
-        started_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
-        machine: Machine::here(Some(place.dir())),
-        races: Vec::new(),
-        missing,
-        problems: Vec::new(),
-    };
+    let mut report = Report::begin("transfer", Some(place.dir()));
+    report.missing = missing;
     for tool in &tools {
         report.machine.tools.extend(tool.version().map(|version| (tool.name(), version)));
     }

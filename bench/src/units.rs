@@ -66,6 +66,12 @@ pub fn show_count(count: u64) -> String {
     shown
 }
 
+/// A number and what there are, as in "1 thread" and "2 threads".
+#[must_use]
+pub fn several(count: u64, what: &str) -> String {
+    format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +97,7 @@ mod tests {
     fn numbers_are_shown_for_people() {
         assert_eq!(show_count(1_234_567), "1,234,567");
         assert_eq!(show_count(999), "999");
+        assert_eq!((several(1, "file"), several(1000, "file")), ("1 file".into(), "1,000 files".into()));
         assert_eq!(show_bytes(1_572_864.0), "1.5 MiB");
         assert_eq!(show_bytes(12.0), "12 B");
         assert_eq!(show_seconds(0.0123), "12.30 ms");
