@@ -202,6 +202,7 @@ mod tests {
             fs::create_dir(dir.join("sub")).unwrap();
             fs::write(dir.join("sub/a"), "content").unwrap();
             fs::write(dir.join("b"), vec![7; 3_500_000]).unwrap();
+            fs::set_permissions(dir.join("b"), fs::Permissions::from_mode(0o644)).unwrap();
         }
         fs::create_dir(two.path().join(".sealift")).unwrap();
         let compared = Compared { modes: true };

@@ -148,12 +148,16 @@ impl FromStr for Series {
     fn from_str(text: &str) -> Result<Self, String> {
         let what = "a series is sizes=1GiB,2GiB or files=1000,10000";
         let (axis, values) = text.split_once('=').ok_or(what)?;
-        let (axis, parse): (Axis, fn(&str) -> Result<u64, String>) = match axis {
-            "sizes" => (Axis::Bytes, parse_bytes),
-            "files" => (Axis::Files, parse_count),
-            _ => return Err(what.into()),
-        };
-        Ok(Self { axis, values: values.split(',').map(parse).collect::<Result<_, _>>()? })
+        let values = values.split(',');
+        match axis {
+            "sizes" => {
+                Ok(Self { axis: Axis::Bytes, values: values.map(parse_bytes).collect::<Result<_, _>>()? })
+            }
+            "files" => {
+                Ok(Self { axis: Axis::Files, values: values.map(parse_count).collect::<Result<_, _>>()? })
+            }
+            _ => Err(what.into()),
+        }
     }
 }
 
