@@ -31,7 +31,7 @@ impl Tool for Sendme {
         };
         let receiver = end("receiver", "receive").dir(job.dest).ready(job.scratch, job.limit)?;
         let mut sender = end("sender", "send")
-            .args(["--magic-ipv4-addr", "127.0.0.1:0", "--ticket-type", "addresses"])
+            .args(["--ticket-type", "addresses"])
             .arg(job.source)
             .dir(job.scratch)
             .listened()
