@@ -35,7 +35,7 @@ pub struct Spec {
     pub shape: Shape,
     /// What its bytes are drawn from.
     pub seed: u64,
-    /// Whether its bytes can be compressed, to about a third.
+    /// Whether its bytes can be compressed, to about a quarter.
     pub compressible: bool,
 }
 

@@ -57,7 +57,7 @@ pub fn run(args: &TransferArgs) -> Outcome<bool> {
             // Kept as it grows: an interrupted series is not lost.
             args.output.write(&report)?;
         }
-        if args.delete != options::Delete::End {
+        if args.delete == options::Delete::Set {
             place.clear_runs()?;
         }
     }

@@ -22,7 +22,7 @@ pub struct TransferArgs {
     /// With --series files: bytes in each file, instead of 1 B to 256 KiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, requires = "series")]
     pub bytes_each: Option<u64>,
-    /// The data's bytes can be compressed, to about a third; otherwise they cannot
+    /// The data's bytes can be compressed, to about a quarter; otherwise they cannot
     #[arg(long)]
     pub compressible: bool,
     /// What the data are made from: the same seed makes the same bytes
