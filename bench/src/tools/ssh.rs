@@ -85,13 +85,15 @@ impl SshHost {
         Ok((server, Address { host: ALIAS, port, config: client_config, ssh: self.ssh.clone() }))
     }
 
+    /// `SHLVL`: bash reads the user's `.bashrc` for a command over ssh, which would be timed, unless it is within
+    /// another shell.
     fn server_config(&self, port: u16) -> String {
         let file = |name: &str| self.dir.join(name).display().to_string();
         format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey \"{}\"\nAuthorizedKeysFile \"{}\"\n\
              StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPubkeyAuthentication yes\nUsePAM no\nUseDNS no\nPrintMotd no\n\
-             PidFile none\nLogLevel INFO\nCiphers {CIPHER}\nCompression no\nSubsystem sftp internal-sftp\n",
+             PidFile none\nLogLevel INFO\nCiphers {CIPHER}\nCompression no\nSetEnv SHLVL=2\nSubsystem sftp internal-sftp\n",
             file("host"),
             file("client.pub"),
         )
