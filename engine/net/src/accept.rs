@@ -7,11 +7,12 @@
 //! Which of the two it was is for the log alone.
 
 use crate::cipher::Cipher;
-use crate::connection::{Connection, Socket, socket};
+use crate::connection::Connection;
 use crate::gate::{AuthDeadline, HandshakeGate, Overdue};
+use crate::handshake::Opening;
 use crate::listen::Incoming;
 use crate::tag::{Clock, days_around, tag_in};
-use crate::tls::{TLS_BUFFER_BYTES, TlsFailure, server_config};
+use crate::tls::{TlsFailure, server_config};
 use hkdf::Hkdf;
 use rustls::ServerConfig;
 use sealift_proto::keys::{JobTag, KEY_BYTES, RoSecret};
@@ -24,7 +25,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use zeroize::Zeroizing;
 
 /// A refused peer is given this long to take the alert in; closing at once would reset the connection and lose it.
@@ -213,22 +213,19 @@ impl Acceptor {
     }
 
     async fn negotiate(&self, incoming: Incoming) -> Result<(Connection, JobIndex), HandshakeError> {
-        let stream = TcpStream::from_std(incoming.stream).and_then(socket).map_err(HandshakeError::Io)?;
-        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let hello = match (&mut hello).await {
-            Ok(hello) => hello,
-            Err(error) => {
-                if let Some(stream) = hello.take_io() {
-                    linger(stream).await;
-                }
-                return Err(HandshakeError::new(error.into(), None));
+        let mut opening =
+            TcpStream::from_std(incoming.stream).and_then(Opening::new).map_err(HandshakeError::Io)?;
+        let name = match opening.server_name().await {
+            Ok(name) => name.unwrap_or_default(),
+            Err(failure) => {
+                linger(opening.stream).await;
+                return Err(HandshakeError::new(failure, None));
             }
         };
-        let (job, config) = self.choose(hello.client_hello().server_name().unwrap_or_default());
-        let tls = hello.into_stream_with(config, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
-        match (tls.into_fallible().await, job) {
-            (Ok(tls), Some(job)) => {
-                let connection = Connection::established(tls, incoming.peer);
+        let (job, config) = self.choose(&name);
+        match (opening.serve(&config).await, job) {
+            (Ok(agreed), Some(job)) => {
+                let connection = Connection::established(opening, agreed, incoming.peer);
                 connection
                     .map(|connection| (connection, job))
                     .map_err(|why| HandshakeError::new(why, Some(job)))
@@ -237,9 +234,9 @@ impl Acceptor {
                 Refusal::UnknownJob,
                 "the peer knows a decoy's key".to_owned(),
             )),
-            (Err((error, stream)), job) => {
-                linger(stream).await;
-                Err(HandshakeError::new(error.into(), job))
+            (Err(failure), job) => {
+                linger(opening.stream).await;
+                Err(HandshakeError::new(failure, job))
             }
         }
     }
@@ -278,7 +275,7 @@ impl Acceptor {
 }
 
 /// Ends the sending side and reads on for a while, so that the peer gets to see what it was sent.
-async fn linger(mut stream: Socket) {
+async fn linger(mut stream: TcpStream) {
     let reading = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await

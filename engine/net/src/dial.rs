@@ -4,9 +4,10 @@
 //! first finished handshake wins and the others are dropped. Tries each address once; trying again is the caller's,
 //! with [`Backoff`](crate::Backoff).
 
-use crate::connection::{Connection, socket};
+use crate::connection::Connection;
+use crate::handshake::Opening;
 use crate::tag::{Clock, server_name};
-use crate::tls::{TLS_BUFFER_BYTES, TlsFailure, client_config};
+use crate::tls::{TlsFailure, client_config};
 use rustls::ClientConfig;
 use sealift_proto::keys::RoSecret;
 use sealift_proto::limits::{HANDSHAKE_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
@@ -22,7 +23,6 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
 
 /// How a dial failed, from the least to the most telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,11 +169,10 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
-        let stream = socket(TcpStream::connect(address).await?)?;
+        let mut opening = Opening::new(TcpStream::connect(address).await?)?;
         let name = server_name(&self.ro, self.clock.day());
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let tls = connector.connect_with(name, stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
-        Connection::established(tls.await?, address)
+        let agreed = opening.connect(&self.config, name).await?;
+        Connection::established(opening, agreed, address)
     }
 
     /// A name's addresses, not too many.

@@ -18,13 +18,6 @@ use std::sync::Arc;
 /// The protocol both sides must negotiate.
 pub(crate) const ALPN: &[u8] = b"sealift/1";
 
-/// Plaintext rustls takes before it makes the writer wait: a run of blocks becomes one batch of records.
-pub(crate) const TLS_BUFFER_BYTES: usize = 2 << 20;
-const _: () = assert!(TLS_BUFFER_BYTES >= sealift_proto::limits::RUN_BYTES_MAX);
-
-/// Read from the socket at a time; rustls by itself asks for 4 KiB.
-pub(crate) const SOCKET_READ_BYTES: usize = 256 << 10;
-
 fn suite(cipher: Cipher) -> SupportedCipherSuite {
     match cipher {
         Cipher::Aes256Gcm => cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -59,6 +52,7 @@ pub(crate) fn server_config(ro: &RoSecret, cipher: Cipher) -> Arc<ServerConfig> 
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 
@@ -76,6 +70,7 @@ pub(crate) fn client_config(ro: &RoSecret) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 
@@ -90,13 +85,15 @@ pub(crate) enum TlsFailure {
     Io(io::Error),
 }
 
+impl From<Error> for TlsFailure {
+    fn from(error: Error) -> Self {
+        if is_about_keys(&error) { Self::Key(error.to_string()) } else { Self::Protocol(error.to_string()) }
+    }
+}
+
 impl From<io::Error> for TlsFailure {
     fn from(error: io::Error) -> Self {
-        match rustls_error(&error) {
-            None => Self::Io(error),
-            Some(tls) if is_about_keys(tls) => Self::Key(tls.to_string()),
-            Some(tls) => Self::Protocol(tls.to_string()),
-        }
+        Self::Io(error)
     }
 }
 
