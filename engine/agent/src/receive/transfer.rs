@@ -88,7 +88,7 @@ pub struct Transfer {
     /// Attributes of the entry that begins next.
     attributes: Option<Attributed>,
     owners: Owners,
-    files: HashMap<FileId, FileEntry>,
+    files: HashMap<FileId, Box<FileEntry>>,
     directories: Vec<DirectoryEntry>,
     /// Further names by number: the path, and the file's first name.
     hardlinks: BTreeMap<FileId, (SafePath, SafePath)>,
@@ -318,7 +318,7 @@ impl Transfer {
     }
 
     /// Takes a file out of work. If runs of it may be wanted still, the caller cancels them: that looks at all runs.
-    fn take_out(&mut self, id: FileId) -> Option<FileEntry> {
+    fn take_out(&mut self, id: FileId) -> Option<Box<FileEntry>> {
         let file = self.files.remove(&id)?;
         self.placed_bytes -= file.placed_bytes;
         self.held_hashes -= file.assembly.hashes().len();
@@ -329,7 +329,7 @@ impl Transfer {
     }
 
     /// A file is of no more interest, and what is staged of it neither.
-    fn forget(&mut self, id: FileId) -> Option<FileEntry> {
+    fn forget(&mut self, id: FileId) -> Option<Box<FileEntry>> {
         self.discard_staged(id);
         self.take_out(id)
     }
@@ -378,7 +378,7 @@ impl Transfer {
     pub fn checkpointed(&mut self, saved: Vec<Checkpointed>) {
         self.jobs -= 1;
         for Checkpointed { id, path, result } in saved {
-            match (result, self.files.get_mut(&id)) {
+            match (result, self.files.get_mut(&id).map(Box::as_mut)) {
                 (Ok(()), Some(FileEntry { stage: Stage::FetchingStaged(staged), kept, .. })) => {
                     staged.keep();
                     *kept = true;

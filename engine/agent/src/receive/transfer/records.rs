@@ -222,7 +222,7 @@ impl Transfer {
             return false;
         }
         self.known_bytes += layout.size_bytes();
-        let mut file = FileEntry::new(path, metadata, self.segment, layout);
+        let mut file = Box::new(FileEntry::new(path, metadata, self.segment, layout));
         file.must_copy = self.settling.contains(&file.path);
         self.files.insert(id, file);
         true
