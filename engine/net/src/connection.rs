@@ -17,6 +17,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+#[cfg(test)]
+mod tests;
+
 /// A session stream whose handshake has succeeded on this side.
 ///
 /// Dropping it (or both halves) without shutting the writer down cuts it, which the peer sees as an error.

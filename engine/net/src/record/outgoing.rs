@@ -141,6 +141,12 @@ impl Outgoing {
         self.keys.next_incoming()
     }
 
+    /// Makes every key worn after so many records, and says how many the present one has sealed.
+    #[cfg(test)]
+    pub(crate) fn limit_to(&mut self, records: u64) -> u64 {
+        self.sealer.limit_to(records)
+    }
+
     /// Makes ready for a record of data, whatever its length; or says that there is no room for one.
     fn prepare(&mut self) -> Result<bool, Error> {
         if self.buffer.len() - self.end < KEY_UPDATE_BYTES + OVERHEAD + PLAINTEXT_MAX + ALERT_BYTES {

@@ -24,6 +24,12 @@ impl Sealer {
         self.key.sequence() >= self.limit - SPARE_RECORDS
     }
 
+    #[cfg(test)]
+    pub(crate) fn limit_to(&mut self, records: u64) -> u64 {
+        self.limit = records;
+        self.key.sequence()
+    }
+
     /// Goes on with another key.
     pub(crate) fn rekey(&mut self, key: TrafficKey) {
         self.key = key;
