@@ -1,7 +1,7 @@
 //! Frames over a byte stream: reads a header, checks it, then reads exactly its body.
 //!
-//! Owns neither the session's state (see `sealift_proto::session`) nor the payload's buffers: a payload is read
-//! straight into the caller's.
+//! Owns neither the session's state (see `sealift_proto::session`) nor the payload's buffers: a payload is decrypted
+//! straight into the caller's, and encrypted straight out of it.
 
 use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, FRAME_HEADER_BYTES};
 use sealift_proto::wire::{FrameError, FrameHeader, FrameKind};
@@ -11,8 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// What is written at a time: enough for the records to be sealed in batches, little enough for a slow peer to show
-/// that it lives.
+/// What is written at a time: a batch of full records, little enough for a slow peer to show that it lives.
 const WRITE_PART_BYTES: usize = 256 << 10;
 
 async fn unless_dead(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {

@@ -12,6 +12,7 @@ use sealift_net::{Acceptor, AcceptorOptions, Cipher, Dialer, Listener, ServedJob
 use sealift_proto::keys::RoSecret;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -68,27 +69,32 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// GB for each second of CPU: of the sender, of the receiver, of both.
 fn race(layer: Layer, cipher: Cipher, dialer_sends: bool) -> [f64; 3] {
     let (tell, address) = mpsc::channel();
-    let listening = std::thread::spawn(move || {
-        on_a_runtime(async {
-            let (reader, writer) = listen(layer, cipher, tell).await;
-            carry(reader, writer, !dialer_sends).await
-        })
-    });
+    let listening = on_a_thread(layer, !dialer_sends, async move || listen(layer, cipher, tell).await);
     let address = address.recv().expect("the listener says where it is");
-    let dialed = on_a_runtime(async {
-        let (reader, writer) = dial(layer, address).await;
-        carry(reader, writer, dialer_sends).await
-    });
-    let listened = listening.join().expect("the listener's end");
+    let dialing = on_a_thread(layer, dialer_sends, async move || dial(layer, address).await);
+    let [dialed, listened] = [dialing, listening].map(|end| end.join().expect("an end of the stream"));
     let (sent, received) = if dialer_sends { (dialed, listened) } else { (listened, dialed) };
     #[allow(clippy::cast_precision_loss)]
     let gigabytes = (WRITES * WRITE_BYTES) as f64 / 1e9;
     [sent, received, sent + received].map(|took| gigabytes / took.as_secs_f64())
 }
 
-fn on_a_runtime<T>(end: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(end)
+/// Runs an end. The thread's name tells them apart in profiles.
+fn on_a_thread(
+    layer: Layer,
+    sends: bool,
+    open: impl AsyncFnOnce() -> (Reader, Writer) + Send + 'static,
+) -> JoinHandle<Duration> {
+    let layer = if layer == Layer::Ours { "ours" } else { "buffered" };
+    let name = format!("{layer} {}", if sends { "out" } else { "in" });
+    let end = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (reader, writer) = open().await;
+            carry(reader, writer, sends).await
+        })
+    };
+    std::thread::Builder::new().name(name).spawn(end).expect("a thread")
 }
 
 fn cpu_time() -> Duration {

@@ -1,6 +1,7 @@
 //! Sessions with an unmodified rustls at the other end, in either role.
 
 mod endings;
+mod handshakes;
 mod keys;
 
 use super::Connection;
