@@ -1,7 +1,8 @@
 //! What is moved in bulk costs allocations by the run of 1 MiB, at both ends together some fifty, and none by the block. Alone
 //! in its process, whose allocations it counts.
 
-#![allow(clippy::unwrap_used)]
+// There is no event to wait for: the ticket is a file, and rest is the passing of time.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use sealift::preserve::Preserve;
 use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
