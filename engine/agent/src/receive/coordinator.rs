@@ -37,9 +37,9 @@ const LOOKS_PER_JOB: usize = 256;
 const JOBS_MAX: usize = 16;
 /// A batch of synced files is published when it is this large or old, or nothing else is left to do: a sync costs
 /// the same for one as for many.
-const SYNCED_BATCH: (usize, Duration) = (4096, Duration::from_millis(500));
+const SYNCED_BATCH: (usize, Duration) = (2048, Duration::from_millis(500));
 /// The same for files that are not synced; the index is, all the same.
-const UNSYNCED_BATCH: (usize, Duration) = (4096, Duration::from_millis(100));
+const UNSYNCED_BATCH: (usize, Duration) = (2048, Duration::from_millis(100));
 /// Entries that the index is told of without anything being published.
 const NOTES_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(50);

@@ -32,7 +32,7 @@ use std::time::Instant;
 use trouble::{RecordRetry, Space};
 
 /// Files that may be in work before no more of the manifest is asked for.
-const FILES_PENDING_MAX: usize = 8192;
+const FILES_PENDING_MAX: usize = 4096;
 /// Files that may be staged at a time, those being prepared included. More than a manifest may leave unsealed, so that
 /// some of them always go on by themselves.
 const STAGED_MAX: usize = 256;
