@@ -2,7 +2,7 @@
 //!
 //! Owns: the only way from a [`sealift_proto::path::SafePath`] to a descriptor (`root`), walking and reading what is
 //! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`,
-//! `publish`, `metadata`, `links`, `remove`, `manifest_file`), bulk buffers and block I/O on io_uring or threads
+//! `direct`, `publish`, `metadata`, `links`, `remove`, `manifest_file`), what is remembered (`index`), bulk buffers and block I/O on io_uring or threads
 //! (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`). Also what entries have
 //! beside content, mode and times (`attributes`), and what of all this a destination can hold (`probe`).
 //!
