@@ -1,10 +1,10 @@
 //! Sealift's disk side.
 //!
 //! Owns: the only way from a [`sealift_proto::path::SafePath`] to a descriptor (`root`), walking and reading what is
-//! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`,
-//! `direct`, `publish`, `metadata`, `links`, `remove`, `manifest_file`), what is remembered (`index`), bulk buffers and block I/O on io_uring or threads
-//! (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`). Also what entries have
-//! beside content, mode and times (`attributes`), and what of all this a destination can hold (`probe`).
+//! offered (`source`, `walk`, `extents`, `small`), staging and publishing what arrives (`replica`, `staging`, `direct`,
+//! `publish`, `metadata`, `links`, `remove`, `manifest_file`), what is remembered of it (`index`), bulk buffers and block
+//! I/O on io_uring or threads (`ring`, `shard`, `workers`), and running block hashes on all cores (`hashing`). Also what
+//! entries have beside content, mode and times (`attributes`), and what of all this a destination can hold (`probe`).
 //!
 //! Never: takes a peer's string as a path, decides what may be written (the caller verifies first), talks to a
 //! network, or lets a type of rustix or tokio-uring cross its face. Unsafe code lives in `ring` alone.
