@@ -1,8 +1,7 @@
 //! What is moved in bulk costs allocations by the run of 1 MiB, at both ends together some fifty, and none by the block. Alone
 //! in its process, whose allocations it counts.
 
-// There is no event to wait for: the ticket is a file, and rest is the passing of time.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used)]
 
 use sealift::preserve::Preserve;
 use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
@@ -46,8 +45,6 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         .flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1).to_le_bytes())
         .collect();
     fs::write(source.join("file"), &content).unwrap();
-    // A file that was written to just now is looked at again; that is not to be counted.
-    std::thread::sleep(Duration::from_millis(300));
     let region = Region::new(ALLOCATOR);
     let options = SendOptions {
         paths: vec![source],
@@ -65,7 +62,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
     };
     let sender = std::thread::spawn(move || block_on(sealift::send::send(options, reporter())).unwrap());
     while !fs::read_to_string(&ticket_file).is_ok_and(|text| text.ends_with('\n')) {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::yield_now();
     }
     let options = ReceiveOptions {
         ticket: Ticket::decode(fs::read_to_string(&ticket_file).unwrap().trim()).unwrap(),
