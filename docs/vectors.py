@@ -255,7 +255,7 @@ def vectors():
     yield "ticket-without-addresses", ticket([])
     yield "hello-control", frame(1, 0, number(1, 1) + number(2, 1) + number(3, 5))
     yield "hello-data", frame(1, 0, number(1, 1) + number(2, 1) + data(4, SESSION))
-    yield "welcome", frame(2, 0, number(1, 1) + data(2, SESSION) + number(3, 32))
+    yield "welcome", frame(2, 0, number(1, 1) + data(2, SESSION) + number(3, 32) + number(4, 3))
     yield "close-flood", frame(3, 0, number(1, 3) + data(2, b"no"))
     yield "close-done", frame(3, 0, b"")
     yield "ping", frame(4, 9, b"")

@@ -166,7 +166,8 @@ mod tests {
         assert_eq!(choose_version(&with(1, 9)), Ok(1));
         assert_eq!(choose_version(&with(2, 9)), Err(CloseCode::Version));
         assert_eq!(choose_version(&with(0, 0)), Err(CloseCode::Version));
-        let welcome = Welcome { version: 2, session: [0; 16], fetches_outstanding: 1 };
+        let welcome =
+            Welcome { version: 2, session: [0; 16], fetches_outstanding: 1, snapshot: SegmentSeq(0) };
         assert_eq!(check_welcome(&welcome), Err(CloseCode::Version));
     }
 }

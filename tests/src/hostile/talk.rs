@@ -5,6 +5,7 @@ use super::sender::{Log, Seen};
 use sealift_net::{ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, ReadError};
 use sealift_proto::block::{BlockIndex, FileId};
 use sealift_proto::limits::BLOCKS_PREFIX_BYTES;
+use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::wire::{
     BlocksPrefix, Channel, Close, CloseCode, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Hello,
     RangeError, RangeProblem, Reject, Welcome,
@@ -208,7 +209,7 @@ impl Talk {
     /// # Errors
     /// If the connection broke.
     pub async fn welcome_in(&mut self, version: u32) -> Said<()> {
-        let welcome = Welcome { version, session: SESSION, fetches_outstanding: 32 };
+        let welcome = Welcome { version, session: SESSION, fetches_outstanding: 32, snapshot: SegmentSeq(0) };
         self.say(FrameKind::Welcome, 0, &welcome.encode()).await
     }
 

@@ -162,7 +162,8 @@ fn frames(vectors: &mut Vectors) {
     use FrameKind as K;
     put("hello-control", K::Hello, 0, &hello(Channel::Control { next_segment: SegmentSeq(5) }));
     put("hello-data", K::Hello, 0, &hello(Channel::Data { session }));
-    put("welcome", K::Welcome, 0, &Welcome { version: 1, session, fetches_outstanding: 32 }.encode());
+    let welcome = Welcome { version: 1, session, fetches_outstanding: 32, snapshot: SegmentSeq(3) };
+    put("welcome", K::Welcome, 0, &welcome.encode());
     put("close-flood", K::Close, 0, &close(CloseCode::Flood, "no"));
     put("close-done", K::Close, 0, &close(CloseCode::Done, ""));
     put("ping", K::Ping, 9, &[]);

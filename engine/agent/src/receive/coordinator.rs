@@ -15,6 +15,7 @@ use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
 use sealift_net::{Backoff, DialErrorKind, Dialer};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
+use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Close, CloseCode, Credit, Finished, FrameKind};
 use sealift_store::{Durability, IoWorkers};
@@ -90,6 +91,8 @@ struct Link {
     open: Option<(SocketAddr, [u8; 16])>,
     redial_at: Option<Instant>,
     backoff: Backoff,
+    /// The snapshot with which the first session began.
+    snapshot: Option<SegmentSeq>,
     /// Segments that were asked for and have not come.
     credit: u32,
     /// Since when the link is open, and whether any of the manifest came over it.
@@ -180,6 +183,7 @@ impl Coordinator {
                 open: None,
                 redial_at: Some(now),
                 backoff: Backoff::new(),
+                snapshot: None,
                 credit: 0,
                 open_since: now,
                 has_given: false,
@@ -308,6 +312,10 @@ impl Coordinator {
     fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
         match heard {
             Heard::Open { address, welcome } => {
+                if *self.link.snapshot.get_or_insert(welcome.snapshot) != welcome.snapshot {
+                    // By our numbers it would give other files.
+                    return Err(RunError::NewSnapshot);
+                }
                 self.link.open = Some((address, welcome.session));
                 self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
                 let now = Instant::now();
@@ -539,17 +547,11 @@ impl Coordinator {
             _ => 0,
         };
         // In halves, so that credit is not granted segment by segment.
-        let granted =
-            if self.link.credit.saturating_add(waiting) <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
-                Some(CREDIT_AIM - self.link.credit - waiting)
-            } else {
-                // A sender that was started anew shows by its first segment.
-                (self.link.credit == 0 && !self.link.has_given).then_some(1)
-            };
-        if let Some(segments) = granted
-            && self.say(FrameKind::Credit, Credit { segments }.encode())
-        {
-            self.link.credit += segments;
+        if self.link.credit.saturating_add(waiting) <= CREDIT_AIM / 2 && self.transfer.wants_segments() {
+            let segments = CREDIT_AIM - self.link.credit - waiting;
+            if self.say(FrameKind::Credit, Credit { segments }.encode()) {
+                self.link.credit += segments;
+            }
         }
     }
 

@@ -37,6 +37,11 @@ impl ManifestLog {
         Ok(Self { spool, chain, first, ends: Mutex::default(), next: watch::Sender::new(first) })
     }
 
+    /// Where this run's snapshot begins.
+    pub fn first(&self) -> SegmentSeq {
+        self.first
+    }
+
     /// Appends the next segment and tells those who wait for it.
     ///
     /// # Errors

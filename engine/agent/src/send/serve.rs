@@ -187,6 +187,7 @@ async fn open(
         version,
         session,
         fetches_outstanding: u32::try_from(FETCHES_OUTSTANDING_MAX).expect("small"),
+        snapshot: serving.log.first(),
     };
     match hello.channel {
         Channel::Control { next_segment } => {

@@ -50,6 +50,8 @@ pub struct Welcome {
     pub session: [u8; 16],
     /// How many fetches may be unanswered on a connection.
     pub fetches_outstanding: u32,
+    /// Where the snapshot begins by whose numbers files are fetched. A sender that was started anew has another one.
+    pub snapshot: SegmentSeq,
 }
 
 /// Why a connection ends.
@@ -157,6 +159,8 @@ mod proto {
         pub(super) session: Vec<u8>,
         #[prost(uint32, tag = "3")]
         pub(super) fetches_outstanding: u32,
+        #[prost(uint64, tag = "4")]
+        pub(super) snapshot: u64,
     }
     #[derive(prost::Message)]
     pub(super) struct Close {
@@ -229,6 +233,7 @@ impl Welcome {
             version: self.version,
             session: self.session.to_vec(),
             fetches_outstanding: self.fetches_outstanding,
+            snapshot: self.snapshot.0,
         }
         .encode_to_vec()
     }
@@ -248,6 +253,7 @@ impl Welcome {
             version: welcome.version,
             session: welcome.session.try_into().map_err(|_| error)?,
             fetches_outstanding: welcome.fetches_outstanding.min(ours),
+            snapshot: SegmentSeq(welcome.snapshot),
         })
     }
 }

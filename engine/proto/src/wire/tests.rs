@@ -26,8 +26,9 @@ fn layouts_match_the_documented_vectors() {
     assert_eq!(hex(&hello.encode()), "0801".to_owned() + "1001" + "1805");
     let data = Hello { version_min: 1, version_max: 1, channel: Channel::Data { session: [0xee; 16] } };
     assert_eq!(hex(&data.encode()), "08011001".to_owned() + "2210" + &"ee".repeat(16));
-    let welcome = Welcome { version: 1, session: [0xee; 16], fetches_outstanding: 32 };
-    assert_eq!(hex(&welcome.encode()), "0801".to_owned() + "1210" + &"ee".repeat(16) + "1820");
+    let welcome =
+        Welcome { version: 1, session: [0xee; 16], fetches_outstanding: 32, snapshot: SegmentSeq(3) };
+    assert_eq!(hex(&welcome.encode()), "0801".to_owned() + "1210" + &"ee".repeat(16) + "18202003");
     let close = Close { code: CloseCode::Flood, reason: "no".into() };
     assert_eq!(hex(&close.encode()), "0803".to_owned() + "12026e6f");
     assert_eq!(hex(&Credit { segments: 8 }.encode()), "0808");

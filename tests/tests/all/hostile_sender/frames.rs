@@ -1,6 +1,7 @@
 //! Frames that break the protocol, on control and on data connections (A15), and connections that break off.
 
 use super::{honest, job};
+use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::wire::{BlocksPrefix, CloseCode, FrameKind, Welcome};
 use sealift_tests::hostile::scene::assert_plain;
 use sealift_tests::hostile::sender::Seen;
@@ -113,7 +114,8 @@ fn a15_a_sender_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
 #[test]
 fn a15_a_greeting_that_is_none_ends_the_session() {
     let welcome = |version, fetches_outstanding| {
-        let body = Welcome { version, session: SESSION, fetches_outstanding }.encode();
+        let body =
+            Welcome { version, session: SESSION, fetches_outstanding, snapshot: SegmentSeq(0) }.encode();
         raw_frame(2, u32::try_from(body.len()).expect("short"), 0, &body)
     };
     let mut short_session = welcome(1, 1);
@@ -138,7 +140,8 @@ fn a15_a_greeting_that_is_none_ends_the_session() {
 
 #[test]
 fn a15_a_sender_that_chooses_a_version_that_was_not_offered_is_closed_with_the_code_for_it() {
-    let body = Welcome { version: 99, session: SESSION, fetches_outstanding: 1 }.encode();
+    let body =
+        Welcome { version: 99, session: SESSION, fetches_outstanding: 1, snapshot: SegmentSeq(0) }.encode();
     let (_, seen) =
         meets_on_control(raw_frame(2, u32::try_from(body.len()).expect("short"), 0, &body), false);
     assert_eq!(closed_with(&seen), Some(CloseCode::Version), "{seen:?}");

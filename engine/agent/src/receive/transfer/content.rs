@@ -254,7 +254,6 @@ impl Transfer {
             match verdict {
                 Verdict::Retry(file, block) => self.rejects.push(Reject { file, block }),
                 Verdict::GiveUp(id, Loss::Refused(RangeProblem::Changed)) => self.await_word(id),
-                Verdict::GiveUp(id, Loss::Refused(RangeProblem::UnknownFile)) => self.unknown(id),
                 Verdict::GiveUp(id, Loss::Refused(problem)) => {
                     self.fail(id, &format!("the sender cannot give it: {}", refusal_text(problem)));
                 }

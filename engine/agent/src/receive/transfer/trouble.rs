@@ -85,18 +85,6 @@ impl Transfer {
         }
     }
 
-    /// The sender says that it has never announced this file: it was started anew, most likely, and its first segment
-    /// will say so. Until then the file waits.
-    pub(super) fn unknown(&mut self, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        file.failures += 1;
-        if file.failures > PASSING_MAX {
-            return self.fail(id, "the sender cannot give it: it does not know the file");
-        }
-        let until = Instant::now() + PASSING_DELAY * file.failures;
-        self.hold(id, Hold { until, trouble: Trouble::Passing });
-    }
-
     /// Takes a file out of work until it is tried again. What is staged of it is let go.
     pub(super) fn hold(&mut self, id: FileId, hold: Hold) {
         let Some(mut file) = self.take_out(id) else { return };
