@@ -14,6 +14,7 @@ use sealift_proto::transfer::pull::Run;
 use sealift_store::{Attributed, EntryKind, FileError, FileStat, Replica, StagedFile, Timestamp};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What is wanted of an entry beside its content; what is `None` is left as it is, or as the system makes it.
@@ -57,13 +58,13 @@ impl Metadata {
 
     /// Mode and time of a directory.
     pub fn of_new_directory(&self) -> (u32, Timestamp) {
-        let mode = self.allowed_mode().unwrap_or(NEW_DIRECTORY_MODE & !umask());
+        let mode = self.allowed_mode().unwrap_or_else(|| NEW_DIRECTORY_MODE & !umask());
         (mode, self.mtime.unwrap_or_else(now))
     }
 
     /// Mode and time of a new file.
     pub fn of_new_file(&self) -> (u32, Timestamp) {
-        let mode = self.allowed_mode().unwrap_or(NEW_FILE_MODE & !umask());
+        let mode = self.allowed_mode().unwrap_or_else(|| NEW_FILE_MODE & !umask());
         (mode, self.mtime.unwrap_or_else(now))
     }
 }
@@ -71,11 +72,15 @@ impl Metadata {
 /// The mode of a new directory, before the user's mask, if the source's is not kept.
 const NEW_DIRECTORY_MODE: u32 = 0o777;
 
-/// The bits that this process takes from the modes of what it makes. The kernel tells it without its being set.
+/// The bits that this process takes from the modes of what it makes. The kernel tells it without its being set; nothing
+/// here sets it.
 fn umask() -> u32 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+    static UMASK: LazyLock<u32> = LazyLock::new(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+    });
+    *UMASK
 }
 
 /// The time by this host's clock.
