@@ -17,7 +17,7 @@ const SHARDS_MAX: usize = 16;
 /// Work that may wait for a shard to take it up.
 const MAILBOX_MAX: usize = 256;
 /// Standard buffers of all shards together: what a process keeps for payload, beside its large blocks.
-const BUFFERS_TOTAL: usize = 40;
+const BUFFERS_TOTAL: usize = 24;
 /// Standard buffers of one shard at least.
 const BUFFERS_MIN: usize = 12;
 
