@@ -1,0 +1,1 @@
+//! Resources of the REST API, as they are on the wire.

@@ -1,0 +1,2 @@
+//! The control daemon: who may replicate what. It never carries file data.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The `sealift-control` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}
