@@ -129,8 +129,8 @@ struct ReceiveArgs {
     /// What is verified: the stream of blocks, or also each file read back from the disk
     #[arg(long, value_enum, default_value_t = Verify::Stream)]
     verify: Verify,
-    /// Data connections [default: 4]
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_connections, hide_default_value = true)]
+    /// Data connections [default: twice the cores, 4 to 16]
+    #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
     #[arg(long)]
@@ -392,7 +392,7 @@ impl VerifyArgs {
                     dest: Some(self.dest.clone()),
                     fsync: Switch::Yes,
                     verify: Verify::Stream,
-                    connections: 4,
+                    connections: default_connections(),
                     keep_special_modes: self.keep_special_modes,
                     delete: false,
                     max_delete: None,
@@ -472,6 +472,12 @@ fn parse_bind(text: &str) -> Result<SocketAddr, String> {
         return Ok((std::net::Ipv6Addr::UNSPECIFIED, port).into());
     }
     Err("an address is IP, IP:PORT, [IPV6]:PORT or :PORT".into())
+}
+
+/// Each shard of the receiver has work while another connection's blocks are on their way.
+fn default_connections() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * cores).clamp(4, 16)
 }
 
 fn parse_connections(text: &str) -> Result<usize, String> {
