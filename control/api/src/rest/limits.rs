@@ -1,0 +1,47 @@
+//! Limits of what the API takes, in one place.
+
+/// Characters in a name: of an agent, a group, a job, a user, a token.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Bytes in a path of an endpoint.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes in an endpoint as text: `group:`, a name, a colon, a path.
+pub const ENDPOINT_BYTES_MAX: usize = 6 + NAME_CHARS_MAX + 1 + PATH_BYTES_MAX;
+/// Endpoints on one side of a job.
+pub const ENDPOINTS_MAX: usize = 256;
+/// Agents on one side of a run, once groups are resolved.
+pub const RUN_AGENTS_MAX: usize = 10_000;
+/// Groups that one agent is in.
+pub const GROUPS_OF_AGENT_MAX: usize = 64;
+/// Connections of a session; as many as the engine takes.
+pub const CONNECTIONS_MAX: u32 = 64;
+/// Characters in a cron expression.
+pub const CRON_CHARS_MAX: usize = 256;
+/// Characters in the name of a time zone.
+pub const TIME_ZONE_CHARS_MAX: usize = 64;
+/// Seconds between the runs of a job that goes by interval: at least this, so that no job does nothing but begin.
+pub const INTERVAL_SECONDS_MIN: u32 = 10;
+/// Seconds between the runs of a job that goes by interval: a year.
+pub const INTERVAL_SECONDS_MAX: u32 = 366 * 24 * 3600;
+/// Characters in a password.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// Bytes in a password: hashing must not be a way to keep the daemon busy.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+/// Uses of an enrolment token.
+pub const TOKEN_USES_MAX: u32 = 10_000;
+/// Seconds that an enrolment token is good for: 30 days.
+pub const ENROLMENT_TOKEN_SECONDS_MAX: u32 = 30 * 24 * 3600;
+/// Seconds that an API token is good for: two years.
+pub const API_TOKEN_SECONDS_MAX: u32 = 731 * 24 * 3600;
+/// Items of a page, if the request does not say.
+pub const PAGE_ITEMS_DEFAULT: usize = 100;
+/// Items of a page.
+pub const PAGE_ITEMS_MAX: usize = 1000;
+/// Addresses that an agent gives for its data port.
+pub const ADDRESSES_MAX: usize = 16;
+/// Paths in an agent's own allow-list, as it tells them.
+pub const ROOTS_MAX: usize = 64;
+/// Bytes in a text from an agent: a message, the name of its host or system.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
+const _: () = assert!(PASSWORD_CHARS_MIN < PASSWORD_BYTES_MAX);
