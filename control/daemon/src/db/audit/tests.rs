@@ -1,0 +1,1 @@
+//! The audit: a chain that shows whatever is changed.

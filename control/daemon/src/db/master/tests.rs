@@ -1,0 +1,1 @@
+//! Master keys, from where they come and to what they open.

@@ -1,0 +1,155 @@
+//! The file of the database: made, looked at before it is trusted, opened. A file that is refused is left as it was.
+//!
+//! `meta` holds here: `key.check`, a constant sealed under the master key, by which a wrong key is known before it is
+//! used; and `audit.key`, the seed of the Ed25519 key that signs the audit's checkpoints, sealed too.
+
+use super::{DbError, MasterKey, SCHEMA_VERSION, random};
+use ed25519_dalek::SigningKey;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// "SLCT": whose file it is, in its header.
+const APPLICATION_ID: i64 = 0x534c_4354;
+const KEY_CHECK: &[u8] = b"sealift-control";
+/// Other processes write for a moment only: the command line beside the daemon.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+pub(super) fn create(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
+    // SQLite gives its other files (-wal, -shm) the mode of this one.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let made = fill(path, master).and_then(|made| {
+        sync_directory_of(path)?;
+        Ok(made)
+    });
+    if made.is_err() {
+        remove(path);
+    }
+    made
+}
+
+fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
+    let mut writer = connect_writer(path)?;
+    let audit_key = SigningKey::from_bytes(&*random()?);
+    let tx = writer.transaction()?;
+    tx.execute_batch(include_str!("schema.sql"))?;
+    put_sealed(&tx, master, "key.check", KEY_CHECK)?;
+    put_sealed(&tx, master, "audit.key", audit_key.as_bytes())?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()?;
+    Ok((writer, audit_key))
+}
+
+pub(super) fn open(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
+    inspect(path, master)?;
+    let writer = connect_writer(path)?;
+    let audit_key = audit_key(&writer, master)?;
+    Ok((writer, audit_key))
+}
+
+/// Looks at a file without changing it: whose it is, its version, whether it is whole, whether this is its master key.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(), DbError> {
+    let file = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // Closing is not to move into the file what a newer version, or a damaged log, has to say.
+    file.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let number = |name| file.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    if number("application_id")? != APPLICATION_ID {
+        return Err(DbError::Damaged("the file is not one of this program's".into()));
+    }
+    let found = number("user_version")?;
+    if found > SCHEMA_VERSION {
+        return Err(DbError::TooNew { found, known: SCHEMA_VERSION });
+    }
+    if found < 1 {
+        return Err(DbError::Damaged(format!("its version is {found}")));
+    }
+    let report = file.pragma_query_value(None, "quick_check", |row| row.get::<_, String>(0))?;
+    if report != "ok" {
+        return Err(DbError::Damaged(report));
+    }
+    let sealed = sealed(&file, "key.check")?;
+    match master.open(&purpose("key.check"), &sealed) {
+        Ok(plain) if *plain == KEY_CHECK => {}
+        _ => return Err(DbError::WrongMasterKey),
+    }
+    audit_key(&file, master).map(|_| ())
+}
+
+/// A connection that only reads. There must be a writer, whose shared memory it uses.
+pub(super) fn reader(path: &Path) -> Result<Connection, DbError> {
+    let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(reader)
+}
+
+fn connect_writer(path: &Path) -> Result<Connection, DbError> {
+    let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mode = writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
+    if mode != "wal" {
+        return Err(DbError::Damaged(format!("its journal is in mode {mode}, not wal")));
+    }
+    writer.pragma_update(None, "synchronous", "full")?;
+    writer.pragma_update(None, "foreign_keys", true)?;
+    Ok(writer)
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, DbError> {
+    // SQLite says only that it cannot open a file; the file system says why. Asked without opening it: to close it again
+    // would end the locks that this process has on it.
+    std::fs::metadata(path)?;
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_MAX)?;
+    // What stands in the file's own schema is not to be believed more than its rows.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+fn audit_key(file: &Connection, master: &MasterKey) -> Result<SigningKey, DbError> {
+    let damaged = || DbError::Damaged("the key of its audit cannot be opened".into());
+    let seed = master.open(&purpose("audit.key"), &sealed(file, "audit.key")?).map_err(|_| damaged())?;
+    let seed = <&[u8; 32]>::try_from(seed.as_slice()).map_err(|_| damaged())?;
+    Ok(SigningKey::from_bytes(seed))
+}
+
+fn put_sealed(file: &Connection, master: &MasterKey, name: &str, plain: &[u8]) -> Result<(), DbError> {
+    let sealed = master.seal(&purpose(name), plain)?;
+    file.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", (name, sealed))?;
+    Ok(())
+}
+
+fn sealed(file: &Connection, name: &str) -> Result<Vec<u8>, DbError> {
+    let value =
+        file.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+    value.ok_or_else(|| DbError::Damaged(format!("it has lost its {name}")))
+}
+
+fn purpose(name: &str) -> String {
+    format!("meta:{name}")
+}
+
+/// Makes a new name, or that a name is gone, durable.
+pub(super) fn sync_directory_of(file: &Path) -> io::Result<()> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// Removes what was begun and failed, with its companions. That it cannot be is told by the failure that came before.
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = std::fs::remove_file(name);
+    }
+}

@@ -1,0 +1,5 @@
+//! Users. Being written.
+
+/// At most one password is hashed at a time.
+#[derive(Default)]
+pub(super) struct Hashing;
