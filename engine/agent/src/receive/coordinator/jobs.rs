@@ -19,7 +19,7 @@ const JOBS_MAX: usize = 16;
 /// the same for one as for many.
 const SYNCED_BATCH: (usize, Duration) = (2048, Duration::from_millis(500));
 /// The same for files that are not synced; the index is, all the same.
-const UNSYNCED_BATCH: (usize, Duration) = (2048, Duration::from_millis(100));
+const UNSYNCED_BATCH: (usize, Duration) = (1024, Duration::from_millis(100));
 /// Entries that the index is told of without anything being published.
 const NOTES_MAX: usize = 4096;
 
