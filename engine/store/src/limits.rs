@@ -59,7 +59,7 @@ pub(crate) const XATTR_GUESS_BYTES: usize = 1024;
 /// Files of at least so many bytes are found again by their content: below, looking costs as much as fetching.
 pub const REUSE_BYTES_MIN: u64 = 64 << 10;
 /// Memory for the pages of one index or cache of hashes; half of it at most holds what is not written yet.
-pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
+pub(crate) const INDEX_CACHE_BYTES: usize = 8 << 20;
 /// Kinds of attributes that could not be set which are told apart.
 pub(crate) const DROPPED_KINDS_MAX: usize = 256;
 /// Rows of an index that are taken at a time when all are gone through.
