@@ -22,18 +22,18 @@ pub use checkpoint::{Checkpoint, checkpoint, public_key};
 pub(super) use verify::verify_connection;
 pub use verify::{Bad, Outside, Report, verify, verify_against};
 
-use super::{Actor, Db, DbError};
+use super::{Actor, DbError};
+use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use sealift_api::rest::{AuditRecord, Page};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// A signed checkpoint covers at most so many records more than the one before.
 pub const CHECKPOINT_EVERY: i64 = 256;
-/// How many records one page holds at most.
-pub const PAGE_MAX: u32 = 1000;
 
 const RECORD_DOMAIN: &[u8] = b"sealift-control audit record 1";
 
@@ -47,31 +47,6 @@ pub(super) struct Entry<'a> {
     pub(super) subject: &'a str,
     pub(super) before: Option<Value>,
     pub(super) after: Option<Value>,
-}
-
-/// Something that was done, or refused.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// From 1, without gaps.
-    pub number: i64,
-    /// When, in milliseconds since 1970.
-    pub time_ms: i64,
-    /// Who: see [`Actor::who`].
-    pub actor: String,
-    /// From which IP address; empty if from the daemon's own host.
-    pub address: String,
-    /// In which request.
-    pub request_id: Uuid,
-    /// What: `job.create`, `login.refused` and so on.
-    pub action: String,
-    /// To what: `user:NAME`, `job:NAME` and so on.
-    pub subject: String,
-    /// What it was.
-    pub before: Option<Value>,
-    /// What it became, or why it was refused.
-    pub after: Option<Value>,
-    /// The record's own hash.
-    pub hash: Hash,
 }
 
 /// Which records are asked for: those that all of it is true of.
@@ -89,14 +64,20 @@ pub struct Filter {
     pub until_ms: Option<i64>,
 }
 
-/// The newest records, newest first: those with a number below `before`, at most `limit` and [`PAGE_MAX`]. The next page
-/// begins before the last one's number.
+/// The newest records, newest first; with a cursor, those that come after the page that it ended.
 ///
 /// # Errors
-/// If the database cannot be read.
-pub fn page(db: &Db, filter: &Filter, before: Option<i64>, limit: u32) -> Result<Vec<Record>, DbError> {
-    let limit = limit.min(PAGE_MAX);
-    let before = before.unwrap_or(i64::MAX);
+/// [`DbError::Invalid`] if the cursor is none.
+pub fn page(
+    file: &Connection,
+    filter: &Filter,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<AuditRecord>, DbError> {
+    let before: i64 = after
+        .map_or(Ok(i64::MAX), str::parse)
+        .map_err(|_| DbError::Invalid("the cursor is none of this list".into()))?;
+    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut sql = String::from(
         "SELECT number, time_ms, actor, address, request_id, action, subject, before, after, hash FROM audit \
          WHERE number < ?",
@@ -123,36 +104,24 @@ pub fn page(db: &Db, filter: &Filter, before: Option<i64>, limit: u32) -> Result
         values.push(until);
     }
     sql.push_str(" ORDER BY number DESC LIMIT ?");
-    values.push(&limit);
-    db.read(|file| {
-        let mut statement = file.prepare_cached(&sql)?;
-        let mut rows = statement.query(&values[..])?;
-        let mut records = Vec::new();
-        while let Some(row) = rows.next()? {
-            records.push(record(row)?);
-        }
-        Ok(records)
-    })
+    values.push(&one_more);
+    let mut statement = file.prepare_cached(&sql)?;
+    let records = statement.query_map(&values[..], record)?.collect::<Result<_, _>>()?;
+    Ok(Page::of(records, limit, |record: &AuditRecord| record.number.to_string()))
 }
 
-fn record(row: &Row<'_>) -> Result<Record, DbError> {
-    let number = row.get("number")?;
-    let json = |column| -> Result<Option<Value>, DbError> {
-        let text: Option<String> = row.get(column)?;
-        let value = text.map(|text| serde_json::from_str(&text)).transpose();
-        value.map_err(|_| DbError::Damaged(format!("audit record {number} does not hold JSON")))
-    };
-    Ok(Record {
-        number,
-        time_ms: row.get("time_ms")?,
-        actor: row.get("actor")?,
-        address: row.get("address")?,
-        request_id: Uuid::from_bytes(row.get("request_id")?),
-        action: row.get("action")?,
-        subject: row.get("subject")?,
-        before: json("before")?,
-        after: json("after")?,
-        hash: row.get("hash")?,
+fn record(row: &Row<'_>) -> Result<AuditRecord, rusqlite::Error> {
+    Ok(AuditRecord {
+        number: row.get(0)?,
+        time_ms: row.get(1)?,
+        actor: row.get(2)?,
+        address: row.get(3)?,
+        request_id: Uuid::from_bytes(row.get(4)?),
+        action: row.get(5)?,
+        subject: row.get(6)?,
+        before: row.get(7)?,
+        after: row.get(8)?,
+        hash: HEXLOWER.encode(&row.get::<_, Hash>(9)?),
     })
 }
 

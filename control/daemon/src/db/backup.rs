@@ -1,1 +1,159 @@
-//! Copies of the database. Being written.
+//! Copies of the database, and their return.
+//!
+//! A backup is one file, of one moment, as secret as the database: what is sealed in it stays sealed, the rest is plain. It
+//! needs the same master key. A copy is put in the place of the database only after all that can be known about it was
+//! found good, and what stood there is kept beside.
+
+#[cfg(test)]
+mod tests;
+
+use super::audit::{self, Checkpoint, Outside, Report};
+use super::{Actor, Db, DbError, MasterKey, new_id, open};
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The proof of the audit that came back.
+    pub report: Report,
+    /// Where the database that stood there is now, if there was one.
+    pub kept: Option<PathBuf>,
+}
+
+/// Copies the database, while it is in use, to a file that only its owner can read; one that is there is replaced. Whole
+/// and durable when this returns, or as it was. Returns a checkpoint that covers the copy: kept elsewhere, it shows that
+/// a copy is that one, and not an older one.
+///
+/// # Errors
+/// If the copy cannot be written, or would be the database itself.
+pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
+    let same = |a: &Path, b: &Path| -> io::Result<bool> {
+        let (a, b) = (a.metadata()?, b.metadata()?);
+        Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
+    };
+    if same(to, &db.shared.path).unwrap_or(false) {
+        return Err(DbError::Invalid("a backup is not written over the database".into()));
+    }
+    db.record(by, "backup.create", &format!("file:{}", to.display()), None)?;
+    let checkpoint = audit::checkpoint(db)?;
+    let partial = beside(to, &format!(".{}", new_id().simple()));
+    let copied = copy(db, &partial).and_then(|()| {
+        std::fs::rename(&partial, to)?;
+        Ok(open::sync_directory_of(to)?)
+    });
+    if copied.is_err() {
+        open::remove(&partial);
+    }
+    copied.map(|()| checkpoint)
+}
+
+fn copy(db: &Db, to: &Path) -> Result<(), DbError> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mut target = Connection::open(to)?;
+    db.read(|source| {
+        // All in one step: it reads one moment, and writers are not kept waiting by it.
+        match Backup::new(source, &mut target)?.step(-1)? {
+            StepResult::Done => Ok(()),
+            _ => Err(DbError::Io(io::Error::new(io::ErrorKind::ResourceBusy, "the backup is in use"))),
+        }
+    })?;
+    // One file, without a log beside it.
+    target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
+    target.close().map_err(|(_, error)| error)?;
+    Ok(File::open(to)?.sync_all()?)
+}
+
+/// Looks at a backup without changing it: whether it is whole, of a known version and of this master key, and its audit.
+///
+/// # Errors
+/// As [`Db::open`]; [`DbError::Damaged`] if the audit is not what was written.
+pub fn check(backup: &Path, master: &MasterKey, outside: &Outside) -> Result<Report, DbError> {
+    let (file, key) = open::inspect(backup, master)?;
+    let report = audit::verify_connection(&file, &key.verifying_key().to_bytes(), outside)?;
+    match &report.bad {
+        None => Ok(report),
+        Some(bad) => Err(DbError::Damaged(format!("audit record {}: {}", bad.number, bad.what))),
+    }
+}
+
+/// Puts a backup in the place of the database, which nobody may have open. All sessions end. What the backup does not know
+/// is undone: a user that was deleted since, a token or an agent that was revoked since, is as it was.
+///
+/// # Errors
+/// As [`check`]; [`DbError::Refused`] if the database is in use. Then all is as it was.
+pub fn restore(
+    backup: &Path,
+    to: &Path,
+    master: &MasterKey,
+    outside: &Outside,
+    by: &Actor,
+) -> Result<Restored, DbError> {
+    let lock = open::lock_alone(to)?;
+    let fresh = beside(to, ".restoring");
+    open::remove(&fresh);
+    let prepared = prepare(backup, &fresh, master, outside, by, lock.try_clone()?);
+    let restored = prepared.and_then(|report| {
+        let kept = set_aside(to)?;
+        std::fs::rename(&fresh, to)?;
+        open::sync_directory_of(to)?;
+        Ok(Restored { report, kept })
+    });
+    if restored.is_err() {
+        open::remove(&fresh);
+    }
+    restored
+}
+
+/// What is looked at is the copy, so that it is also what comes into the place.
+fn prepare(
+    backup: &Path,
+    fresh: &Path,
+    master: &MasterKey,
+    outside: &Outside,
+    by: &Actor,
+    lock: File,
+) -> Result<Report, DbError> {
+    let mut source = File::open(backup)?;
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
+    io::copy(&mut source, &mut target)?;
+    target.sync_all()?;
+    drop(target);
+    let report = check(fresh, master, outside)?;
+    let (writer, audit_key) = open::open(fresh, master)?;
+    let db = Db::new(fresh, writer, master.clone(), audit_key, lock);
+    db.write(by, |write| {
+        write.tx().execute("DELETE FROM sessions", ())?;
+        let after = json!({ "records": report.records });
+        write.audit("backup.restore", &format!("file:{}", backup.display()), None, Some(after))
+    })?;
+    // Closing moves the log into the file.
+    drop(db);
+    Ok(report)
+}
+
+/// The file first: without it, nothing else of the old is taken for the new.
+fn set_aside(path: &Path) -> Result<Option<PathBuf>, DbError> {
+    let kept = beside(path, &format!(".before-{}", new_id().simple()));
+    let mut moved = None;
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::rename(beside(path, suffix), beside(&kept, suffix)) {
+            Ok(()) if suffix.is_empty() => moved = Some(kept.clone()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    open::sync_directory_of(path)?;
+    Ok(moved)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

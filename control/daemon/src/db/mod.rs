@@ -29,6 +29,7 @@ pub use master::MasterKey;
 
 use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
@@ -52,17 +53,20 @@ pub struct Db {
 
 struct Shared {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    // Closed in this order: the last to close moves the log into the file, which a reader cannot.
     readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Connection>,
     master: MasterKey,
     audit_key: SigningKey,
     hashing: users::Hashing,
+    /// Beside which no backup is restored.
+    _lock: File,
 }
 
 /// Who does something: for the audit record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// `user:NAME`, `token:USER/NAME`, `agent:NAME`, `cli:NAME`, `system` or `anonymous`.
+    /// `user:NAME`, `token:USER/NAME` (whose it is, and its own name), `agent:NAME`, `cli:NAME`, `system` or `anonymous`.
     pub who: String,
     /// The IP address it comes from; empty if it comes from this host.
     pub address: String,
@@ -102,8 +106,9 @@ impl Db {
     /// # Errors
     /// If there is a file already, or it cannot be made.
     pub fn create(path: &Path, master: MasterKey) -> Result<Self, DbError> {
+        let lock = open::lock_shared(path)?;
         let (writer, audit_key) = open::create(path, &master)?;
-        Ok(Self::new(path, writer, master, audit_key))
+        Ok(Self::new(path, writer, master, audit_key, lock))
     }
 
     /// Opens the database. What is refused is left as it was.
@@ -111,11 +116,14 @@ impl Db {
     /// # Errors
     /// [`DbError::TooNew`], [`DbError::Damaged`], [`DbError::WrongMasterKey`], or that there is no such file.
     pub fn open(path: &Path, master: MasterKey) -> Result<Self, DbError> {
+        // Not even a lock is left where no database is.
+        std::fs::metadata(path)?;
+        let lock = open::lock_shared(path)?;
         let (writer, audit_key) = open::open(path, &master)?;
-        Ok(Self::new(path, writer, master, audit_key))
+        Ok(Self::new(path, writer, master, audit_key, lock))
     }
 
-    fn new(path: &Path, writer: Connection, master: MasterKey, audit_key: SigningKey) -> Self {
+    fn new(path: &Path, writer: Connection, master: MasterKey, audit_key: SigningKey, lock: File) -> Self {
         let shared = Shared {
             path: path.to_owned(),
             writer: Mutex::new(writer),
@@ -123,6 +131,7 @@ impl Db {
             master,
             audit_key,
             hashing: users::Hashing::default(),
+            _lock: lock,
         };
         Self { shared: Arc::new(shared), clock: Arc::new(system_clock) }
     }
@@ -190,6 +199,14 @@ impl Db {
         after: Option<serde_json::Value>,
     ) -> Result<(), DbError> {
         self.write(by, |write| write.audit(action, subject, None, after))
+    }
+
+    /// A number that is another one whenever somebody else has changed the file: a command on this host.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn data_version(&self) -> Result<i64, DbError> {
+        Ok(lock(&self.shared.writer).query_row("PRAGMA data_version", [], |row| row.get(0))?)
     }
 
     /// The key under which secrets are sealed.

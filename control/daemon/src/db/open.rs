@@ -7,7 +7,7 @@ use super::{DbError, MasterKey, SCHEMA_VERSION, random};
 use ed25519_dalek::SigningKey;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -46,17 +46,15 @@ fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbE
 }
 
 pub(super) fn open(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
-    inspect(path, master)?;
-    let writer = connect_writer(path)?;
-    let audit_key = audit_key(&writer, master)?;
-    Ok((writer, audit_key))
+    let (_, audit_key) = inspect(path, master)?;
+    Ok((connect_writer(path)?, audit_key))
 }
 
 /// Looks at a file without changing it: whose it is, its version, whether it is whole, whether this is its master key.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(), DbError> {
+pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
     let file = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     // Closing is not to move into the file what a newer version, or a damaged log, has to say.
     file.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -80,7 +78,8 @@ pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(), DbError> {
         Ok(plain) if *plain == KEY_CHECK => {}
         _ => return Err(DbError::WrongMasterKey),
     }
-    audit_key(&file, master).map(|_| ())
+    let audit_key = audit_key(&file, master)?;
+    Ok((file, audit_key))
 }
 
 /// A connection that only reads. There must be a writer, whose shared memory it uses.
@@ -111,6 +110,35 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, DbError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Held while the database is open, beside others who have it open.
+pub(super) fn lock_shared(path: &Path) -> Result<File, DbError> {
+    let lock = lock_file(path)?;
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DbError::Refused("a backup is being restored".into())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Held while the file is replaced: nobody has it open.
+pub(super) fn lock_alone(path: &Path) -> Result<File, DbError> {
+    let lock = lock_file(path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(DbError::Refused("the database is in use: stop the daemon first".into()))
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// A file of its own, which is never removed: the database's own file is replaced, and locked by SQLite.
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name)
 }
 
 fn audit_key(file: &Connection, master: &MasterKey) -> Result<SigningKey, DbError> {
@@ -146,7 +174,7 @@ pub(super) fn sync_directory_of(file: &Path) -> io::Result<()> {
 }
 
 /// Removes what was begun and failed, with its companions. That it cannot be is told by the failure that came before.
-fn remove(path: &Path) {
+pub(super) fn remove(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
