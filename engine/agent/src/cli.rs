@@ -1,5 +1,7 @@
 //! The command line: its words, where a ticket may come from, and the exit codes.
 
+mod agent;
+
 use crate::error::{Finish, RunError};
 use crate::preserve::{Aspect, Preserve};
 use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify};
@@ -67,6 +69,9 @@ enum Command {
     /// What this host remembers of a replica.
     #[command(subcommand)]
     Index(IndexCommand),
+    /// This host as a managed agent: a control daemon says what is replicated.
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -258,6 +263,7 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => args.json,
         Command::Verify(args) => args.json,
         Command::Index(IndexCommand::Rebuild(args)) => args.json,
+        Command::Agent(_) => false,
     };
     let style = if json { Style::Json } else { Style::People };
     let reporter = Arc::new(Reporter::new(style).with_bar());
@@ -301,6 +307,7 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
             let options = RebuildOptions { dest: args.dest, state, ticket };
             runtime.block_on(verify::rebuild(options, reporter))
         }
+        Command::Agent(command) => runtime.block_on(agent::run(command, state_dir, &reporter)),
     }
 }
 

@@ -27,6 +27,12 @@ pub enum RunError {
     /// The peer cannot be reached: exit code 5.
     #[error("unreachable: {0}\nIs the sender running, and its port open from here?")]
     Unreachable(String),
+    /// The control daemon is not what was pinned, or refuses this host: exit code 4.
+    #[error("{0}")]
+    Barred(String),
+    /// The control daemon cannot be reached: exit code 5.
+    #[error("unreachable: {0}\nIs the control daemon running, and its port open from here?")]
+    DaemonAway(String),
     /// The sender began a new snapshot: everything is looked at again. Never reaches the user.
     #[error("the sender began anew")]
     NewSnapshot,
@@ -51,8 +57,8 @@ impl RunError {
         match self {
             Self::Failed(_) | Self::Hostile { .. } | Self::Interrupted | Self::NewSnapshot => 1,
             Self::Usage(_) => 2,
-            Self::NotAuthorized(_) => 4,
-            Self::Unreachable(_) => 5,
+            Self::NotAuthorized(_) | Self::Barred(_) => 4,
+            Self::Unreachable(_) | Self::DaemonAway(_) => 5,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod error;
+pub mod managed;
 pub mod preserve;
 pub mod receive;
 pub mod report;

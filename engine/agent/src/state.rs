@@ -95,6 +95,16 @@ impl StateDir {
         Job::open(&dir, name)
     }
 
+    /// Puts the seed of a job in place that was made elsewhere. The same one may be put again.
+    ///
+    /// # Errors
+    /// If a sender works for the job, it has another seed, or it cannot be kept.
+    pub(crate) fn put_job_seed(&self, name: &JobName, seed: &[u8; 32]) -> Result<(), RunError> {
+        let dir = self.path.join("jobs").join(name.as_str());
+        make_directory(&dir).map_err(|error| self.unusable(&error))?;
+        Job::put_seed(&dir, name, seed)
+    }
+
     /// Where the hashes of a source's files are kept: for each set of paths and each hash one file, whose directory is
     /// made here. The paths are the user's own; links on the way to them are followed.
     ///
@@ -175,7 +185,7 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Makes a directory and those above it that are missing, each for its owner alone and durably.
-fn make_directory(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(dir: &Path) -> io::Result<()> {
     let create = || DirBuilder::new().mode(0o700).create(dir);
     let made = match (create(), dir.parent()) {
         (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {

@@ -63,13 +63,8 @@ pub struct Job {
 impl Job {
     /// Takes a job up in its directory, which exists.
     pub(super) fn open(dir: &Path, name: &JobName) -> Result<Self, RunError> {
-        let failed = |what: &str| RunError::Failed(format!("job {name} in {}: {what}", dir.display()));
-        let lock = take_lock(&dir.join("lock")).map_err(|error| match error {
-            TryLockError::WouldBlock => RunError::Failed(format!(
-                "another sender works for job {name}: stop that one, or give this one another --job"
-            )),
-            TryLockError::Error(error) => failed(&format!("its lock cannot be taken: {error}")),
-        })?;
+        let failed = |what: &str| failed(dir, name, what);
+        let lock = lock(dir, name)?;
         let seed_file = dir.join("seed");
         let chain_file = dir.join("chain");
         let seed =
@@ -95,6 +90,47 @@ impl Job {
         };
         Ok(Self { seed, chain: Chain::new(chain_file, kept, lock) })
     }
+
+    /// Keeps a given seed in the job's directory, which exists, beside a chain of its own.
+    pub(super) fn put_seed(dir: &Path, name: &JobName, bytes: &[u8; KEY_BYTES]) -> Result<(), RunError> {
+        let failed = |what: &str| failed(dir, name, what);
+        let _lock = lock(dir, name)?;
+        let job = RwSeed::new(bytes).verify_key().job_id();
+        let (seed_file, chain_file) = (dir.join("seed"), dir.join("chain"));
+        let seed =
+            read_seed(&seed_file).map_err(|error| failed(&format!("its seed cannot be read: {error}")))?;
+        let kept = Kept::read(&chain_file).map_err(|error| failed(&format!("its chain {error}")))?;
+        if seed.as_ref().is_some_and(|seed| seed.verify_key().job_id() != job)
+            || kept.as_ref().is_some_and(|kept| kept.job != job)
+        {
+            return Err(failed("it has other keys already"));
+        }
+        if seed.is_some() {
+            return Ok(());
+        }
+        // The chain comes first: a seed without one has lost it.
+        let chain = match kept {
+            Some(_) => Ok(()),
+            None => Kept::new(job).write(&chain_file),
+        };
+        chain
+            .and_then(|()| write_durably(&seed_file, bytes))
+            .map_err(|error| failed(&format!("its keys cannot be kept: {error}")))
+    }
+}
+
+fn failed(dir: &Path, name: &JobName, what: &str) -> RunError {
+    RunError::Failed(format!("job {name} in {}: {what}", dir.display()))
+}
+
+/// The lock that a sender holds while it works for the job.
+fn lock(dir: &Path, name: &JobName) -> Result<File, RunError> {
+    take_lock(&dir.join("lock")).map_err(|error| match error {
+        TryLockError::WouldBlock => RunError::Failed(format!(
+            "another sender works for job {name}: stop that one, or give this one another --job"
+        )),
+        TryLockError::Error(error) => failed(dir, name, &format!("its lock cannot be taken: {error}")),
+    })
 }
 
 /// A seed from the system's randomness, and its bytes.
@@ -170,6 +206,23 @@ mod tests {
             assert_eq!(mode & 0o7777, 0o600, "{file}");
         }
         assert_eq!(std::fs::read(dir.path().join("state/jobs/a/seed")).unwrap().len(), 32);
+    }
+
+    #[test]
+    fn a_given_seed_is_put_in_place_once_and_replaces_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = *RwSeed::new(&[7; 32]).verify_key().as_bytes();
+        for _ in 0..2 {
+            state(&dir).put_job_seed(&name("a"), &[7; 32]).unwrap();
+            assert_eq!(verify_key(&state(&dir).job(&name("a")).unwrap()), expected);
+        }
+        // Lost, and given again: the chain is gone on with.
+        state(&dir).job(&name("a")).unwrap().chain.take(SegmentSeq(0), SegmentHash::NONE).unwrap();
+        std::fs::remove_file(dir.path().join("state/jobs/a/seed")).unwrap();
+        state(&dir).put_job_seed(&name("a"), &[7; 32]).unwrap();
+        assert_eq!(verify_key(&state(&dir).job(&name("a")).unwrap()), expected);
+        let error = state(&dir).put_job_seed(&name("a"), &[8; 32]).unwrap_err();
+        assert!(error.to_string().contains("other keys"), "{error}");
     }
 
     #[test]

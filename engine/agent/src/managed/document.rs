@@ -1,0 +1,360 @@
+//! What is desired of this agent: the daemon's document, judged, and kept on the disk.
+//!
+//! Owns what a well-formed document is, and its file. Keys in it are zeroized and never shown.
+
+use crate::managed::home::Home;
+use crypto_simd::blake3;
+use prost::Message as _;
+use sealift_api::agent as wire;
+use sealift_net::Cipher;
+use sealift_proto::digest::HashAlgorithm;
+use sealift_proto::keys::{KEY_BYTES, RwSeed, VerifyKey};
+use sealift_proto::limits::DATA_CONNECTIONS_MAX;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// Assignments in a document.
+pub(crate) const ASSIGNMENTS_MAX: usize = 1024;
+/// Bytes of a document, as it is sent and kept.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+
+/// The first line of the file.
+const TITLE: &[u8] = b"sealift agent document 1\n";
+
+/// One run of one job: what an assignment and its status are called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RunKey {
+    pub(crate) job: [u8; 16],
+    pub(crate) run: [u8; 16],
+}
+
+/// A document that makes sense as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Desired {
+    pub(crate) number: u64,
+    pub(crate) incarnation: Vec<u8>,
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// What an assignment asks for.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) key: RunKey,
+    pub(crate) job_name: String,
+    pub(crate) wish: Wish,
+    /// The rest, or why it makes no sense.
+    pub(crate) work: Result<Work, String>,
+}
+
+/// What is to become of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Run,
+    Pause,
+    Stop,
+}
+
+/// Who does what with which path.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) part: Part,
+    pub(crate) path: Vec<u8>,
+    pub(crate) epoch: u32,
+    pub(crate) hash: HashAlgorithm,
+    pub(crate) cipher: Cipher,
+    pub(crate) delete: bool,
+    /// `None`: the default.
+    pub(crate) connections: Option<usize>,
+}
+
+/// The part of this agent, and its keys.
+pub(crate) enum Part {
+    Source { seed: Zeroizing<[u8; KEY_BYTES]> },
+    Destination { secret: Zeroizing<[u8; KEY_BYTES]>, verify: Box<VerifyKey>, sources: Vec<String> },
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source { .. } => "Source",
+            Self::Destination { .. } => "Destination",
+        })
+    }
+}
+
+/// Why a document is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Nonsense {
+    #[error("the daemon's document has an id that is none")]
+    Id,
+    #[error("the daemon's document names one run twice")]
+    Twice,
+    #[error("the daemon's document is too large")]
+    TooLarge,
+}
+
+/// A document and the bytes that are kept of it.
+pub(crate) struct Received {
+    pub(crate) desired: Desired,
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+}
+
+/// Judges a document. Its keys are zeroized, whatever comes of it.
+pub(crate) fn receive(mut document: wire::Document) -> Result<Received, Nonsense> {
+    let received = read(&document);
+    wipe(&mut document);
+    received
+}
+
+fn read(document: &wire::Document) -> Result<Received, Nonsense> {
+    let too_large = document.encoded_len() > DOCUMENT_BYTES_MAX;
+    if too_large || document.assignments.len() > ASSIGNMENTS_MAX {
+        return Err(Nonsense::TooLarge);
+    }
+    if document.incarnation.len() != 16 {
+        return Err(Nonsense::Id);
+    }
+    let mut seen = BTreeSet::new();
+    let mut tasks = Vec::with_capacity(document.assignments.len());
+    for assignment in &document.assignments {
+        let id = |bytes: &Vec<u8>| <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| Nonsense::Id);
+        let key = RunKey { job: id(&assignment.job_id)?, run: id(&assignment.run_id)? };
+        if !seen.insert(key) {
+            return Err(Nonsense::Twice);
+        }
+        let wish = wish(assignment.action());
+        let work = work(assignment).and_then(|work| match wish {
+            Some(_) => Ok(work),
+            None => Err("this agent does not know what is to be done: is it older than the daemon?".into()),
+        });
+        let job_name = assignment.job_name.chars().take(128).collect();
+        tasks.push(Task { key, job_name, wish: wish.unwrap_or(Wish::Run), work });
+    }
+    // Of the right size at once, so that no copy is left where it grew.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(document.encoded_len()));
+    document.encode(&mut *bytes).map_err(|_| Nonsense::TooLarge)?;
+    let desired = Desired { number: document.number, incarnation: document.incarnation.clone(), tasks };
+    Ok(Received { desired, bytes })
+}
+
+fn wish(action: wire::assignment::Action) -> Option<Wish> {
+    match action {
+        wire::assignment::Action::Run => Some(Wish::Run),
+        wire::assignment::Action::Pause => Some(Wish::Pause),
+        wire::assignment::Action::Stop => Some(Wish::Stop),
+        wire::assignment::Action::Unspecified => None,
+    }
+}
+
+fn work(assignment: &wire::Assignment) -> Result<Work, String> {
+    let secret = |bytes: &[u8], what: &str| {
+        let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| format!("its {what} is not one"))?;
+        Ok::<_, String>(Zeroizing::new(bytes))
+    };
+    let part = match assignment.role() {
+        wire::assignment::Role::Source => {
+            Part::Source { seed: secret(&assignment.read_write_seed, "read-write seed")? }
+        }
+        wire::assignment::Role::Destination => {
+            let verify = secret(&assignment.verify_key, "verify key")?;
+            Part::Destination {
+                secret: secret(&assignment.read_only_secret, "read-only secret")?,
+                verify: VerifyKey::from_bytes(&verify)
+                    .map(Box::new)
+                    .map_err(|_| "its verify key is not one")?,
+                sources: assignment.source_addresses.clone(),
+            }
+        }
+        wire::assignment::Role::Unspecified => {
+            return Err("this agent does not know its part: is it older than the daemon?".into());
+        }
+    };
+    let settings = assignment.settings.unwrap_or_default();
+    let connections = usize::try_from(settings.connections).unwrap_or(usize::MAX);
+    Ok(Work {
+        part,
+        path: assignment.path.clone(),
+        epoch: assignment.epoch,
+        hash: match settings.hash() {
+            wire::settings::Hash::Blake3 => HashAlgorithm::Blake3,
+            wire::settings::Hash::Sha256 | wire::settings::Hash::Unspecified => HashAlgorithm::Sha256,
+        },
+        cipher: match settings.cipher() {
+            wire::settings::Cipher::Aes128Gcm => Cipher::Aes128Gcm,
+            wire::settings::Cipher::Aes256Gcm | wire::settings::Cipher::Unspecified => Cipher::Aes256Gcm,
+        },
+        delete: settings.delete,
+        connections: (connections > 0).then(|| connections.min(DATA_CONNECTIONS_MAX)),
+    })
+}
+
+impl Work {
+    /// Tells whether a run that was begun for other work is still the same: everything but where a source is reached,
+    /// and no secret.
+    pub(crate) fn spec(&self) -> [u8; 32] {
+        let mut said = Vec::with_capacity(128 + self.path.len());
+        let (part, verify) = match &self.part {
+            Part::Source { seed } => (0, RwSeed::new(seed).verify_key()),
+            Part::Destination { verify, .. } => (1, VerifyKey::clone(verify)),
+        };
+        said.extend_from_slice(&[part, self.hash.code(), u8::from(self.cipher == Cipher::Aes128Gcm)]);
+        said.extend_from_slice(&[u8::from(self.delete)]);
+        said.extend_from_slice(&u64::try_from(self.connections.unwrap_or(0)).unwrap_or(0).to_le_bytes());
+        said.extend_from_slice(&self.epoch.to_le_bytes());
+        said.extend_from_slice(verify.as_bytes());
+        said.extend_from_slice(&self.path);
+        blake3::hash(&said)
+    }
+}
+
+fn wipe(document: &mut wire::Document) {
+    for assignment in &mut document.assignments {
+        assignment.read_write_seed.zeroize();
+        assignment.read_only_secret.zeroize();
+    }
+}
+
+/// Keeps a document. Durable when this returns; whatever happens, the file has the old one or the new.
+pub(crate) fn keep(home: &Home, received: &Received) -> io::Result<()> {
+    let mut content = Zeroizing::new(Vec::with_capacity(TITLE.len() + 32 + received.bytes.len()));
+    content.extend_from_slice(TITLE);
+    content.extend_from_slice(&blake3::hash(&received.bytes));
+    content.extend_from_slice(&received.bytes);
+    home.write("document", &content)
+}
+
+/// The document that was kept, if any was.
+pub(crate) fn load(home: &Home) -> io::Result<Option<Desired>> {
+    let Some(content) = home.read("document")? else { return Ok(None) };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the document is damaged");
+    let rest = content.strip_prefix(TITLE).ok_or_else(damaged)?;
+    let (check, bytes) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
+    if blake3::hash(bytes) != *check {
+        return Err(damaged());
+    }
+    let document = wire::Document::decode(bytes).map_err(|_| damaged())?;
+    receive(document).map(|received| Some(received.desired)).map_err(|_| damaged())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A source's or a destination's assignment that is in order.
+    pub(crate) fn assignment(job: u8, run: u8, source: bool, path: &str) -> wire::Assignment {
+        let seed = RwSeed::new(&[7; 32]);
+        let mut assignment = wire::Assignment {
+            job_id: vec![job; 16],
+            job_name: "models".into(),
+            run_id: vec![run; 16],
+            path: path.into(),
+            epoch: 1,
+            settings: Some(wire::Settings::default()),
+            ..wire::Assignment::default()
+        };
+        assignment.set_action(wire::assignment::Action::Run);
+        if source {
+            assignment.set_role(wire::assignment::Role::Source);
+            assignment.read_write_seed = vec![7; 32];
+        } else {
+            assignment.set_role(wire::assignment::Role::Destination);
+            assignment.read_only_secret = seed.ro_secret().as_bytes().to_vec();
+            assignment.verify_key = seed.verify_key().as_bytes().to_vec();
+            assignment.source_addresses = vec!["127.0.0.1:1".into()];
+        }
+        assignment
+    }
+
+    pub(crate) fn document(number: u64, assignments: Vec<wire::Assignment>) -> wire::Document {
+        wire::Document { number, incarnation: vec![9; 16], assignments }
+    }
+
+    fn home(dir: &tempfile::TempDir) -> Home {
+        Home::open(Some(dir.path().to_owned())).unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        assert!(load(&home).unwrap().is_none());
+        let assignments = vec![assignment(1, 1, true, "/a"), assignment(2, 1, false, "/b")];
+        keep(&home, &receive(document(7, assignments)).unwrap()).unwrap();
+        let desired = load(&home).unwrap().unwrap();
+        assert_eq!((desired.number, desired.tasks.len()), (7, 2));
+        assert!(matches!(desired.tasks[1].work.as_ref().unwrap().part, Part::Destination { .. }));
+        let shown = format!("{desired:?}");
+        assert!(!shown.contains("7, 7, 7"), "no keys: {shown}");
+    }
+
+    #[test]
+    fn a_writer_that_was_killed_before_the_rename_leaves_the_old_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        keep(&home, &receive(document(7, vec![])).unwrap()).unwrap();
+        std::fs::write(home.path("document.new"), b"half of").unwrap();
+        assert_eq!(load(&home).unwrap().unwrap().number, 7);
+        keep(&home, &receive(document(8, vec![])).unwrap()).unwrap();
+        assert_eq!(load(&home).unwrap().unwrap().number, 8);
+        assert!(!home.path("document.new").exists());
+    }
+
+    #[test]
+    fn a_damaged_document_is_told_and_not_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        keep(&home, &receive(document(7, vec![assignment(1, 1, true, "/a")])).unwrap()).unwrap();
+        let whole = std::fs::read(home.path("document")).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(home.path("document"), &damaged).unwrap();
+            assert_eq!(load(&home).unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn nonsense_of_one_assignment_is_its_own_and_of_ids_the_documents() {
+        let mut wrong = assignment(1, 1, true, "/a");
+        wrong.read_write_seed.pop();
+        let right = assignment(2, 1, true, "/a");
+        let desired = receive(document(1, vec![wrong, right])).unwrap().desired;
+        assert!(desired.tasks[0].work.is_err() && desired.tasks[1].work.is_ok());
+
+        let refused = |assignments| receive(document(1, assignments)).err();
+        let mut nameless = assignment(1, 1, true, "/a");
+        nameless.run_id.clear();
+        assert_eq!(refused(vec![nameless]), Some(Nonsense::Id));
+        let twice = vec![assignment(1, 1, true, "/a"), assignment(1, 1, false, "/b")];
+        assert_eq!(refused(twice), Some(Nonsense::Twice));
+        let many = (0..=ASSIGNMENTS_MAX).map(|_| assignment(1, 1, true, "/a")).collect();
+        assert_eq!(refused(many), Some(Nonsense::TooLarge));
+    }
+
+    #[test]
+    fn another_path_is_other_work_and_another_address_is_not() {
+        let spec = |assignment: &wire::Assignment| work(assignment).unwrap().spec();
+        let mut assignment = assignment(1, 1, false, "/a");
+        let was = spec(&assignment);
+        assignment.source_addresses.clear();
+        assert_eq!(spec(&assignment), was);
+        assignment.path = b"/b".to_vec();
+        assert_ne!(spec(&assignment), was);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(content in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let dir = tempfile::tempdir().unwrap();
+            let home = home(&dir);
+            let framed = [TITLE, &blake3::hash(&content), &content].concat();
+            for bytes in [&content, &framed] {
+                std::fs::write(home.path("document"), bytes).unwrap();
+                let _ = load(&home);
+            }
+        }
+    }
+}

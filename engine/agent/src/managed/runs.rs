@@ -1,0 +1,450 @@
+//! The runs of this agent: what is desired of each, its child if it has one, and how it stands.
+//!
+//! Does what the plan says, hears the children, and keeps how runs ended. Owns the table; tells the agent which statuses
+//! have changed and what has happened.
+
+mod outcomes;
+mod verdict;
+mod work;
+
+use crate::managed::child::output::Told;
+use crate::managed::child::{self, Exit, Handle, News, Order, What};
+use crate::managed::document::{Desired, RunKey, Task, Wish};
+use crate::managed::pause;
+use crate::managed::plan::{GRACE, Phase, Spec, Step, Wanted, next_due, plan};
+use crate::managed::spool::{MESSAGE_BYTES_MAX, truncate};
+use outcomes::Outcome;
+use sealift_api::agent::event::Severity;
+use sealift_api::agent::job_status::State;
+use sealift_api::agent::{Event, JobStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use verdict::{Kind, Verdict, verdict};
+use work::Hindrance;
+pub(crate) use work::{Terms, this_program};
+
+/// Events that one child may cause by what it says; its end is told in any case.
+const EVENTS_PER_CHILD_MAX: u32 = 100;
+/// Rounds of planning after one occurrence: a step that fails may make others due.
+const ROUNDS_MAX: usize = 8;
+
+/// One run.
+struct Run {
+    phase: Phase,
+    status: JobStatus,
+    handle: Option<Handle>,
+    birth: u64,
+    port: Option<u16>,
+    /// Ends of children that counted as failures.
+    failures: u32,
+    /// Of those, since the source was last reached: makes pauses longer.
+    tries: u32,
+    events: u32,
+    error: Option<String>,
+}
+
+/// See the module.
+pub(crate) struct Runs {
+    terms: Terms,
+    wanted: BTreeMap<RunKey, Task>,
+    runs: BTreeMap<RunKey, Run>,
+    /// Nothing is started: the agent ends, or is barred.
+    held: bool,
+    births: u64,
+    news: mpsc::Sender<News>,
+    changed: BTreeSet<RunKey>,
+    events: Vec<Event>,
+}
+
+impl Run {
+    fn new(key: RunKey) -> Self {
+        let mut status =
+            JobStatus { job_id: key.job.to_vec(), run_id: key.run.to_vec(), ..JobStatus::default() };
+        status.set_state(State::Waiting);
+        Self {
+            phase: Phase::Waiting { from: None },
+            status,
+            handle: None,
+            birth: 0,
+            port: None,
+            failures: 0,
+            tries: 0,
+            events: 0,
+            error: None,
+        }
+    }
+}
+
+impl Runs {
+    /// Takes up what is known of runs that ended. Children's news go into the channel.
+    pub(crate) fn new(terms: Terms, news: mpsc::Sender<News>) -> std::io::Result<Self> {
+        let mut runs = BTreeMap::new();
+        for Outcome { key, spec, status } in outcomes::load(&terms.home)? {
+            runs.insert(key, Run { phase: Phase::Ended { spec }, status, ..Run::new(key) });
+        }
+        let (wanted, changed, events) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Ok(Self { terms, wanted, runs, held: false, births: 0, news, changed, events })
+    }
+
+    /// What is desired from now on.
+    pub(crate) fn desire(&mut self, desired: Desired, now: Instant) {
+        self.held = false;
+        self.wanted = desired.tasks.into_iter().map(|task| (task.key, task)).collect();
+        for &key in self.wanted.keys() {
+            self.runs.entry(key).or_insert_with(|| Run::new(key));
+            self.changed.insert(key);
+        }
+        self.reconcile(now);
+    }
+
+    /// Every child ends at once, and none is started until something is desired anew.
+    pub(crate) fn cut(&mut self, now: Instant) {
+        self.held = true;
+        for run in self.runs.values_mut() {
+            if let Some(handle) = &run.handle {
+                handle.order(Order::Kill);
+                run.phase = Phase::Stopping { since: now, killed: true };
+            }
+        }
+    }
+
+    /// Nothing is to run any more, since the agent ends; statuses and outcomes stay as they are.
+    pub(crate) fn wind_up(&mut self, now: Instant) {
+        self.held = true;
+        for run in self.runs.values_mut() {
+            if let (Some(handle), Phase::Running { .. }) = (&run.handle, run.phase) {
+                handle.order(Order::Terminate);
+                run.phase = Phase::Stopping { since: now, killed: false };
+            }
+            if let (Some(handle), Phase::Stopping { since, killed: false }) = (&run.handle, run.phase)
+                && now >= since + GRACE
+            {
+                handle.order(Order::Kill);
+                run.phase = Phase::Stopping { since, killed: true };
+            }
+        }
+    }
+
+    pub(crate) fn has_children(&self) -> bool {
+        self.runs.values().any(|run| run.handle.is_some())
+    }
+
+    /// When time alone makes something due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        next_due(&self.phases())
+    }
+
+    fn phases(&self) -> BTreeMap<RunKey, Phase> {
+        self.runs.iter().map(|(key, run)| (*key, run.phase)).collect()
+    }
+
+    /// Brings what runs closer to what is desired.
+    pub(crate) fn reconcile(&mut self, now: Instant) {
+        if self.held {
+            return;
+        }
+        for _ in 0..ROUNDS_MAX {
+            let wanted = self.wanted.iter().map(|(key, task)| (*key, wanted(task))).collect();
+            let steps = plan(now, &wanted, &self.phases());
+            if steps.is_empty() {
+                break;
+            }
+            for step in steps {
+                self.take(step, now);
+            }
+        }
+        for (key, task) in &self.wanted {
+            let Some(run) = self.runs.get_mut(key) else { continue };
+            if task.wish == Wish::Run && matches!(run.phase, Phase::Settled { .. }) {
+                run.phase = Phase::Waiting { from: None };
+                run.status.set_state(State::Waiting);
+                self.changed.insert(*key);
+            }
+        }
+    }
+
+    fn take(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Start(key) => self.start(key, now),
+            Step::Terminate(key) => {
+                self.stop(key, Order::Terminate, Phase::Stopping { since: now, killed: false });
+            }
+            Step::Kill(key) => self.stop(key, Order::Kill, Phase::Stopping { since: now, killed: true }),
+            Step::Settle(key, wish) => {
+                let Some(run) = self.runs.get_mut(&key) else { return };
+                run.phase = Phase::Settled { wish };
+                let state = if wish == Wish::Pause { State::Paused } else { State::Stopped };
+                self.set(key, state, String::new());
+            }
+            Step::Forget(key) => {
+                let gone = self.runs.remove(&key);
+                self.changed.remove(&key);
+                if gone.is_some_and(|run| matches!(run.phase, Phase::Ended { .. })) {
+                    self.keep_outcomes();
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, key: RunKey, order: Order, phase: Phase) {
+        if let Some(run) = self.runs.get_mut(&key) {
+            run.phase = phase;
+            if let Some(handle) = &run.handle {
+                handle.order(order);
+            }
+        }
+    }
+
+    fn start(&mut self, key: RunKey, now: Instant) {
+        let Some(task) = self.wanted.get(&key) else { return };
+        let spec = wanted(task).spec;
+        let name = task.job_name.clone();
+        let taken = self.runs.values().filter_map(|run| run.port).collect();
+        let prepared = match &task.work {
+            Ok(work) => self.terms.prepare(key, work, &taken),
+            Err(why) => Err(Hindrance::Wrong(why.clone())),
+        };
+        self.births += 1;
+        let started = prepared.and_then(|(program, port)| {
+            let handle = child::start(program, key, self.births, self.news.clone());
+            handle.map(|handle| (handle, port)).map_err(|error| Hindrance::Now(error.to_string()))
+        });
+        match started {
+            Ok((handle, port)) => {
+                let Some(run) = self.runs.get_mut(&key) else { return };
+                run.phase = Phase::Running { spec };
+                (run.handle, run.port, run.birth) = (Some(handle), port, self.births);
+                (run.events, run.error) = (0, None);
+                run.status.addresses.clear();
+                self.set(key, State::Running, String::new());
+                self.happened(key, Severity::Info, format!("job {name}: started"));
+            }
+            Err(Hindrance::Refused(refusal)) => {
+                self.happened(key, Severity::Security, format!("job {name}: {refusal}"));
+                self.end(key, spec, State::Failed, refusal.to_string());
+            }
+            Err(Hindrance::Wrong(why)) => {
+                self.happened(key, Severity::Error, format!("job {name}: {why}"));
+                self.end(key, spec, State::Failed, why);
+            }
+            Err(Hindrance::Now(why)) => self.again(key, why, now),
+        }
+    }
+
+    /// A child's news. Those of an earlier child of the run come too late.
+    pub(crate) fn hear(&mut self, news: News, now: Instant) {
+        let News { key, birth, what } = news;
+        if self.runs.get(&key).is_none_or(|run| run.birth != birth || run.handle.is_none()) {
+            return;
+        }
+        match what {
+            What::Told(told) => self.told(key, told),
+            What::Ended(exit) => {
+                self.ended(key, &exit, now);
+                self.reconcile(now);
+            }
+        }
+    }
+
+    fn told(&mut self, key: RunKey, told: Told) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        let status = &mut run.status;
+        let mut event = None;
+        match told {
+            Told::Listening(addresses) => status.addresses = self.terms.addresses(addresses),
+            Told::Scanned { files, bytes, problems } => {
+                (status.files, status.bytes_known, status.failed) = (files, bytes, problems);
+            }
+            Told::Progress { files, bytes, bytes_known, bytes_transferred } => {
+                (status.files, status.bytes, status.bytes_known) = (files, bytes, bytes_known);
+                status.bytes_transferred = bytes_transferred;
+            }
+            Told::Done { files, bytes, bytes_transferred, failed, deleted } => {
+                (status.files, status.bytes, status.bytes_known) =
+                    (files, bytes, status.bytes_known.max(bytes));
+                (status.bytes_transferred, status.failed, status.deleted) =
+                    (bytes_transferred, failed, deleted);
+            }
+            Told::Peer(text) => {
+                run.tries = 0;
+                event = Some((Severity::Info, text));
+            }
+            Told::Refused(text) => event = Some((Severity::Security, text)),
+            Told::NoRoom(text) => {
+                status.message = clean(&format!("waits for room: {text}"));
+                event = Some((Severity::Warning, text));
+            }
+            Told::Room => status.message.clear(),
+            Told::Problem(text) => {
+                status.failed += 1;
+                event = Some((Severity::Warning, text));
+            }
+            Told::Warning(text) => event = Some((Severity::Warning, text)),
+            Told::Error(text) => run.error = Some(text),
+        }
+        self.changed.insert(key);
+        if let Some((severity, text)) = event {
+            run.events += 1;
+            if run.events <= EVENTS_PER_CHILD_MAX {
+                self.happened(key, severity, text);
+            } else if run.events == EVENTS_PER_CHILD_MAX + 1 {
+                self.happened(key, Severity::Warning, "further events of this run are not told".into());
+            }
+        }
+    }
+
+    fn ended(&mut self, key: RunKey, exit: &Exit, now: Instant) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        (run.handle, run.port) = (None, None);
+        run.status.addresses.clear();
+        let (asked, spec) = match run.phase {
+            Phase::Running { spec } => (false, Some(spec)),
+            _ => (true, None),
+        };
+        let task = self.wanted.get(&key);
+        let kind = task.and_then(|task| task.work.as_ref().ok()).map_or(Kind::Source, |work| work.kind());
+        let interrupted = run.error.as_deref() == Some("interrupted");
+        let why = run.error.take().unwrap_or_else(|| ending_text(exit));
+        // A child that was asked to end since its work has changed is done with nothing that is desired now.
+        let spec = spec.or_else(|| task.filter(|task| task.wish != Wish::Run).map(|task| wanted(task).spec));
+        let name = task.map_or_else(String::new, |task| task.job_name.clone());
+        match (verdict(kind, asked, interrupted, exit, run.failures), spec) {
+            (Verdict::Done, Some(spec)) => {
+                self.happened(key, Severity::Info, format!("job {name}: done"));
+                self.end(key, spec, State::Done, String::new());
+            }
+            (Verdict::Partial, Some(spec)) => {
+                let failed = self.runs.get(&key).map_or(0, |run| run.status.failed);
+                let message = format!("{failed} entries are missing");
+                self.happened(key, Severity::Warning, format!("job {name}: {message}"));
+                self.end(key, spec, State::Partial, message);
+            }
+            (Verdict::Failed, Some(spec)) => {
+                self.happened(key, Severity::Error, format!("job {name}: {why}"));
+                self.end(key, spec, State::Failed, why);
+            }
+            (Verdict::Again, _) => {
+                // A source out of reach is no failure, however often.
+                run.failures += u32::from(exit.code != Some(5));
+                self.again(key, why, now);
+            }
+            (Verdict::AsAsked, _) | (_, None) => run.phase = Phase::Waiting { from: None },
+        }
+    }
+
+    /// The run is tried again, after a pause.
+    fn again(&mut self, key: RunKey, why: String, now: Instant) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        let delay = pause::delay(run.tries);
+        if run.tries == 0 {
+            self.events.push(event(key, Severity::Warning, &format!("{why}; tried again")));
+        }
+        run.tries = run.tries.saturating_add(1);
+        run.phase = Phase::Waiting { from: Some(now + delay) };
+        self.set(key, State::Waiting, format!("{why}; tried again in {} s", delay.as_secs().max(1)));
+    }
+
+    fn end(&mut self, key: RunKey, spec: Spec, state: State, message: String) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        run.phase = Phase::Ended { spec };
+        self.set(key, state, message);
+        self.keep_outcomes();
+    }
+
+    fn set(&mut self, key: RunKey, state: State, message: String) {
+        if let Some(run) = self.runs.get_mut(&key) {
+            run.status.set_state(state);
+            run.status.message = clean(&message);
+            self.changed.insert(key);
+        }
+    }
+
+    fn keep_outcomes(&mut self) {
+        let ended = self.runs.iter().filter_map(|(&key, run)| match run.phase {
+            Phase::Ended { spec } => Some(Outcome { key, spec, status: run.status.clone() }),
+            _ => None,
+        });
+        let ended: Vec<_> = ended.collect();
+        if let Err(error) = outcomes::keep(&self.terms.home, &ended) {
+            let message = format!("how runs ended cannot be kept on this host: {error}");
+            self.events.push(host_event(Severity::Error, &message));
+        }
+    }
+
+    fn happened(&mut self, key: RunKey, severity: Severity, message: String) {
+        self.events.push(event(key, severity, &message));
+    }
+
+    /// What has happened since the last time this was asked.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Every status is to be told again.
+    pub(crate) fn touch_all(&mut self) {
+        self.changed.extend(self.wanted.keys().copied());
+    }
+
+    /// At most so many statuses that were not told since they changed.
+    pub(crate) fn changed(&self, count: usize) -> Vec<(RunKey, JobStatus)> {
+        let known = self.changed.iter().filter(|key| self.wanted.contains_key(key));
+        let statuses = known.filter_map(|key| Some((*key, self.runs.get(key)?.status.clone())));
+        statuses.take(count).collect()
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed.iter().any(|key| self.wanted.contains_key(key))
+    }
+
+    /// These were told.
+    pub(crate) fn told_of(&mut self, keys: impl Iterator<Item = RunKey>) {
+        for key in keys {
+            self.changed.remove(&key);
+        }
+    }
+}
+
+/// How runs ended, as it is on the disk.
+pub(crate) fn kept_outcomes(home: &crate::managed::home::Home) -> std::io::Result<Vec<(RunKey, JobStatus)>> {
+    Ok(outcomes::load(home)?.into_iter().map(|outcome| (outcome.key, outcome.status)).collect())
+}
+
+fn wanted(task: &Task) -> Wanted {
+    let (spec, ready) = match &task.work {
+        Ok(work) => (work.spec(), work.kind() == Kind::Source || !work.sources().is_empty()),
+        Err(_) => ([0; 32], true),
+    };
+    Wanted { wish: task.wish, spec, ready }
+}
+
+fn ending_text(exit: &Exit) -> String {
+    let end = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    };
+    if exit.stderr.is_empty() { end } else { format!("{end}: {}", exit.stderr) }
+}
+
+/// One line, of bounded length.
+fn clean(text: &str) -> String {
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    truncate(&mut text, MESSAGE_BYTES_MAX);
+    text
+}
+
+fn event(key: RunKey, severity: Severity, message: &str) -> Event {
+    Event { job_id: key.job.to_vec(), run_id: key.run.to_vec(), ..host_event(severity, message) }
+}
+
+/// An event of the host's own; it is numbered when it is kept.
+pub(crate) fn host_event(severity: Severity, message: &str) -> Event {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Event {
+        unix_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        severity: severity.into(),
+        message: clean(message),
+        ..Event::default()
+    }
+}
