@@ -8,6 +8,7 @@
 mod tests;
 
 use super::audit::{self, Checkpoint, Outside, Report};
+use super::error::at;
 use super::{Actor, Db, DbError, MasterKey, new_id, open};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -33,18 +34,14 @@ pub struct Restored {
 /// # Errors
 /// If the copy cannot be written, or would be the database itself.
 pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
-    let same = |a: &Path, b: &Path| -> io::Result<bool> {
-        let (a, b) = (a.metadata()?, b.metadata()?);
-        Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
-    };
-    if same(to, &db.shared.path).unwrap_or(false) {
+    if is_same(to, &db.shared.path) {
         return Err(DbError::Invalid("a backup is not written over the database".into()));
     }
     db.record(by, "backup.create", &format!("file:{}", to.display()), None)?;
     let checkpoint = audit::checkpoint(db)?;
     let partial = beside(to, &format!(".{}", new_id().simple()));
     let copied = copy(db, &partial).and_then(|()| {
-        std::fs::rename(&partial, to)?;
+        std::fs::rename(&partial, to).map_err(at(to))?;
         Ok(open::sync_directory_of(to)?)
     });
     if copied.is_err() {
@@ -54,7 +51,7 @@ pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
 }
 
 fn copy(db: &Db, to: &Path) -> Result<(), DbError> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(at(to))?;
     let mut target = Connection::open(to)?;
     db.read(|source| {
         // All in one step: it reads one moment, and writers are not kept waiting by it.
@@ -86,7 +83,8 @@ pub fn check(backup: &Path, master: &MasterKey, outside: &Outside) -> Result<Rep
 /// is undone: a user that was deleted since, a token or an agent that was revoked since, is as it was.
 ///
 /// # Errors
-/// As [`check`]; [`DbError::Refused`] if the database is in use. Then all is as it was.
+/// As [`check`]; [`DbError::Refused`] if the database is in use; [`DbError::Invalid`] if the backup is a database that
+/// was not closed, or the one to be replaced. Then all is as it was.
 pub fn restore(
     backup: &Path,
     to: &Path,
@@ -95,6 +93,11 @@ pub fn restore(
     by: &Actor,
 ) -> Result<Restored, DbError> {
     let lock = open::lock_alone(to)?;
+    // A database that was not closed says the latest in its log, which would be lost without a word.
+    let log_bytes = beside(backup, "-wal").metadata().map_or(0, |found| found.len());
+    if is_same(backup, to) || log_bytes > 0 {
+        return Err(DbError::Invalid(format!("{} is a database, and not a backup of one", backup.display())));
+    }
     let fresh = beside(to, ".restoring");
     open::remove(&fresh);
     let prepared = prepare(backup, &fresh, master, outside, by, lock.try_clone()?);
@@ -119,10 +122,10 @@ fn prepare(
     by: &Actor,
     lock: File,
 ) -> Result<Report, DbError> {
-    let mut source = File::open(backup)?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
-    io::copy(&mut source, &mut target)?;
-    target.sync_all()?;
+    let mut source = File::open(backup).map_err(at(backup))?;
+    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh);
+    let mut target = target.map_err(at(fresh))?;
+    io::copy(&mut source, &mut target).and_then(|_| target.sync_all()).map_err(at(fresh))?;
     drop(target);
     let report = check(fresh, master, outside)?;
     let (writer, audit_key) = open::open(fresh, master)?;
@@ -150,6 +153,12 @@ fn set_aside(path: &Path) -> Result<Option<PathBuf>, DbError> {
     }
     open::sync_directory_of(path)?;
     Ok(moved)
+}
+
+/// Asked without opening either: to close the database's file would end the locks that this process has on it.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let id = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use rusqlite::ErrorCode;
 use std::io;
+use std::path::Path;
 
 /// Why something was not done. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -69,4 +70,9 @@ impl DbError {
             if unique { Self::Conflict(text.into()) } else { error.into() }
         }
     }
+}
+
+/// What the file system says, and of which file.
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> DbError {
+    move |error| DbError::Io(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -18,6 +18,7 @@ mod tests;
 
 pub use recovery::RecoveryKey;
 
+use super::error::at;
 use super::open::sync_directory_of;
 use super::{DbError, random};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -75,8 +76,8 @@ impl MasterKey {
     /// # Errors
     /// [`DbError::Refused`] if others can; [`DbError::Invalid`] if it holds no key.
     pub fn read_file(path: &Path) -> Result<Self, DbError> {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.mode();
+        let file = File::open(path).map_err(at(path))?;
+        let mode = file.metadata().map_err(at(path))?.mode();
         if mode & 0o077 != 0 {
             return Err(DbError::Refused(format!(
                 "{} is of mode {:04o}, so that others can use the master key: give it to the daemon's user and \
@@ -85,7 +86,7 @@ impl MasterKey {
                 mode & 0o7777
             )));
         }
-        Self::parse(&read_all(file)?)
+        Self::parse(&read_all(file).map_err(at(path))?)
     }
 
     /// Reads the key from a credential that systemd gave to this service (`LoadCredential=`, or encrypted). Its
@@ -107,7 +108,8 @@ impl MasterKey {
         let (Some(Component::Normal(_)), None) = (components.next(), components.next()) else {
             return Err(DbError::Invalid(format!("{name:?} is not the name of a credential")));
         };
-        Self::parse(&read_all(File::open(directory.join(name))?)?)
+        let path = directory.join(name);
+        Self::parse(&File::open(&path).and_then(read_all).map_err(at(&path))?)
     }
 
     fn parse(text: &[u8]) -> Result<Self, DbError> {
@@ -192,13 +194,14 @@ fn associated(purpose: &str) -> Aad<Vec<u8>> {
 
 /// A new file, 0600, durable when this returns. Removed again if it cannot be written.
 fn write_new(path: &Path, content: &[u8]) -> Result<(), DbError> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
     let written =
         file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| sync_directory_of(path));
     if let Err(error) = written {
         // The first failure is the one to tell.
         let _ = std::fs::remove_file(path);
-        return Err(error.into());
+        return Err(at(path)(error));
     }
     Ok(())
 }

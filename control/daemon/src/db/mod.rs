@@ -117,7 +117,7 @@ impl Db {
     /// [`DbError::TooNew`], [`DbError::Damaged`], [`DbError::WrongMasterKey`], or that there is no such file.
     pub fn open(path: &Path, master: MasterKey) -> Result<Self, DbError> {
         // Not even a lock is left where no database is.
-        std::fs::metadata(path)?;
+        std::fs::metadata(path).map_err(error::at(path))?;
         let lock = open::lock_shared(path)?;
         let (writer, audit_key) = open::open(path, &master)?;
         Ok(Self::new(path, writer, master, audit_key, lock))

@@ -3,6 +3,7 @@
 //! `meta` holds here: `key.check`, a constant sealed under the master key, by which a wrong key is known before it is
 //! used; and `audit.key`, the seed of the Ed25519 key that signs the audit's checkpoints, sealed too.
 
+use super::error::at;
 use super::{DbError, MasterKey, SCHEMA_VERSION, random};
 use ed25519_dalek::SigningKey;
 use rusqlite::config::DbConfig;
@@ -21,7 +22,7 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 
 pub(super) fn create(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
     // SQLite gives its other files (-wal, -shm) the mode of this one.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
     let made = fill(path, master).and_then(|made| {
         sync_directory_of(path)?;
         Ok(made)
@@ -103,7 +104,7 @@ fn connect_writer(path: &Path) -> Result<Connection, DbError> {
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, DbError> {
     // SQLite says only that it cannot open a file; the file system says why. Asked without opening it: to close it again
     // would end the locks that this process has on it.
-    std::fs::metadata(path)?;
+    std::fs::metadata(path).map_err(at(path))?;
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_MAX)?;
     // What stands in the file's own schema is not to be believed more than its rows.
@@ -118,7 +119,7 @@ pub(super) fn lock_shared(path: &Path) -> Result<File, DbError> {
     match lock.try_lock_shared() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(DbError::Refused("a backup is being restored".into())),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+        Err(TryLockError::Error(error)) => Err(at(path)(error)),
     }
 }
 
@@ -130,15 +131,16 @@ pub(super) fn lock_alone(path: &Path) -> Result<File, DbError> {
         Err(TryLockError::WouldBlock) => {
             Err(DbError::Refused("the database is in use: stop the daemon first".into()))
         }
-        Err(TryLockError::Error(error)) => Err(error.into()),
+        Err(TryLockError::Error(error)) => Err(at(path)(error)),
     }
 }
 
 /// A file of its own, which is never removed: the database's own file is replaced, and locked by SQLite.
-fn lock_file(path: &Path) -> io::Result<File> {
+fn lock_file(path: &Path) -> Result<File, DbError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name)
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+    opened.map_err(at(Path::new(&name)))
 }
 
 fn audit_key(file: &Connection, master: &MasterKey) -> Result<SigningKey, DbError> {

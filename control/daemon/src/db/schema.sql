@@ -1,5 +1,5 @@
 -- Version 1. Ids are UUIDv7, 16 bytes. Times are milliseconds since 1970, UTC. Secrets are sealed under the master key
--- (see secrets.rs); what only has to be recognised again (tokens, session cookies) is kept as its SHA-256.
+-- (see master.rs); what only has to be recognised again (tokens, session cookies) is kept as its SHA-256.
 
 CREATE TABLE meta (
     name    TEXT PRIMARY KEY,
@@ -42,7 +42,7 @@ CREATE TABLE api_tokens (
 
 -- Failed logins, by account and by address.
 CREATE TABLE lockouts (
-    subject         TEXT PRIMARY KEY,       -- 'account:NAME' or 'address:IP'
+    subject         TEXT PRIMARY KEY,       -- 'account:NAME', 'unknown:HEX' (a keyed hash of a name that nobody has), 'address:IP' (IPv6: its /64)
     failures        INTEGER NOT NULL,
     last_ms         INTEGER NOT NULL,
     locked_until_ms INTEGER NOT NULL DEFAULT 0
@@ -157,7 +157,7 @@ CREATE TABLE events (
 CREATE TABLE audit (
     number          INTEGER PRIMARY KEY,
     time_ms         INTEGER NOT NULL,
-    actor           TEXT NOT NULL,          -- 'user:NAME', 'token:NAME', 'agent:NAME', 'system', 'cli:NAME', 'anonymous'
+    actor           TEXT NOT NULL,          -- 'user:NAME', 'token:USER/NAME', 'agent:NAME', 'system', 'cli:NAME', 'anonymous'
     address         TEXT NOT NULL,
     request_id      BLOB NOT NULL CHECK (length(request_id) = 16),
     action          TEXT NOT NULL,          -- 'job.create', 'login.refused' and so on

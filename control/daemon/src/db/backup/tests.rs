@@ -116,3 +116,15 @@ fn a_bad_one_replaces_nothing() {
     std::fs::write(&copy, b"").unwrap();
     assert!(matches!(refused(&master, &nothing_outside()), DbError::Damaged(_)));
 }
+
+#[test]
+fn a_database_is_not_taken_for_a_backup() {
+    let Scratch { dir, master, db, .. } = Scratch::new();
+    let [path, other] = ["control.db", "other.db"].map(|name| dir.path().join(name));
+    db.record(&Actor::system(), "test", "", None).unwrap();
+    let restore = |from: &Path, to: &Path| restore(from, to, &master, &nothing_outside(), &Actor::system());
+    assert!(matches!(restore(&path, &other), Err(DbError::Invalid(_))), "its log holds a record");
+    drop(db);
+    assert!(matches!(restore(&path, &path), Err(DbError::Invalid(_))));
+    assert!(!other.exists());
+}

@@ -1,6 +1,7 @@
 //! A master key from a passphrase: Argon2id over a salt that is kept beside the database, in a header file.
 
 use super::{KEY_LEN, MasterKey, read_all, write_new};
+use crate::db::error::at;
 use crate::db::{DbError, random};
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::BASE64URL_NOPAD;
@@ -59,7 +60,7 @@ impl MasterKey {
     /// # Errors
     /// If the header cannot be read, or is none.
     pub fn read_with_passphrase(header: &Path, passphrase: &[u8]) -> Result<Self, DbError> {
-        let text = read_all(File::open(header)?)?;
+        let text = File::open(header).and_then(read_all).map_err(at(header))?;
         let content: Header = serde_json::from_slice(&text).map_err(|_| no_header())?;
         content.key(passphrase)
     }

@@ -1,6 +1,7 @@
 //! The recovery key: a second way to the master key, written down once and kept away from the host.
 
 use super::{MasterKey, read_all, write_new};
+use crate::db::error::at;
 use crate::db::{DbError, random};
 use data_encoding::{Encoding, Specification};
 use sha2::{Digest as _, Sha256};
@@ -36,7 +37,7 @@ impl MasterKey {
     /// [`DbError::Invalid`] if the text is not a recovery key or has a mistake; [`DbError::Refused`] if it is another's.
     pub fn recover(sealed: &Path, text: &str) -> Result<Self, DbError> {
         let key = RecoveryKey::parse(text)?;
-        let sealed = read_all(File::open(sealed)?)?;
+        let sealed = File::open(sealed).and_then(read_all).map_err(at(sealed))?;
         let other = || DbError::Refused("the recovery key is not the one of this file".into());
         let plain = key.0.open(PURPOSE, &sealed).map_err(|_| other())?;
         Self::from_slice(&plain).ok_or_else(other)
