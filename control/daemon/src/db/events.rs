@@ -1,0 +1,210 @@
+//! Events: what agents tell, and what the daemon has to say to people.
+//!
+//! Owns the table `events`. An event is shown and streamed, and decides nothing. The newest 100,000 are kept. Each agent
+//! numbers its own, and what the daemon has is not taken twice.
+
+#[cfg(test)]
+mod tests;
+
+use super::agents::{one_more, parsed, shortened};
+use super::{DbError, Write};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sealift_api::agent;
+use sealift_api::rest::{Event, Page, Severity};
+use uuid::Uuid;
+
+/// How many are kept.
+pub const EVENTS_MAX: i64 = 100_000;
+
+const COLUMNS: &str = "number, time_ms, severity, agent_id, job_id, run_id, message";
+
+/// An event to be kept.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// How much it matters.
+    pub severity: Severity,
+    /// The agent that it is about.
+    pub agent_id: Option<Uuid>,
+    /// The job that it is about.
+    pub job_id: Option<Uuid>,
+    /// The run that it is about.
+    pub run_id: Option<Uuid>,
+    /// In words.
+    pub message: String,
+}
+
+impl NewEvent {
+    /// An event about nothing in particular.
+    #[must_use]
+    pub fn new(severity: Severity, message: String) -> Self {
+        Self { severity, agent_id: None, job_id: None, run_id: None, message }
+    }
+}
+
+/// Keeps an event of the daemon's own, and tells its number.
+///
+/// # Errors
+/// Of the database.
+pub fn append(w: &mut Write<'_>, new: &NewEvent) -> Result<u64, DbError> {
+    let number = insert(w, w.now_ms(), new)?;
+    drop_oldest(w, number)?;
+    Ok(number.unsigned_abs())
+}
+
+fn insert(w: &Write<'_>, time_ms: i64, new: &NewEvent) -> Result<i64, DbError> {
+    let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
+    let sql = "INSERT INTO events (time_ms, severity, agent_id, job_id, run_id, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    w.tx().prepare_cached(sql)?.execute(params![
+        time_ms,
+        new.severity.as_str(),
+        id(new.agent_id),
+        id(new.job_id),
+        id(new.run_id),
+        shortened(&new.message)
+    ])?;
+    Ok(w.tx().last_insert_rowid())
+}
+
+fn drop_oldest(w: &Write<'_>, newest: i64) -> Result<(), DbError> {
+    w.tx().prepare_cached("DELETE FROM events WHERE number <= ?1")?.execute([newest - EVENTS_MAX])?;
+    Ok(())
+}
+
+/// Keeps what an agent tells, and answers up to which of the agent's numbers the daemon has everything that it will ever
+/// take: what is not above what it had is a repetition; what is missing in between, the agent has lost.
+///
+/// # Errors
+/// [`DbError::NotFound`] if there is no such agent.
+pub fn keep(w: &mut Write<'_>, agent_id: Uuid, told: &[agent::Event]) -> Result<u64, DbError> {
+    let kept: Option<i64> = w
+        .tx()
+        .prepare_cached("SELECT events_kept FROM agents WHERE id = ?1")?
+        .query_row([agent_id.into_bytes()], |row| row.get(0))
+        .optional()?;
+    let before = kept.ok_or(DbError::NotFound("agent"))?;
+    let mut in_order: Vec<_> =
+        told.iter().filter_map(|event| Some((i64::try_from(event.number).ok()?, event))).collect();
+    in_order.sort_by_key(|(number, _)| *number);
+    let (mut kept, mut newest) = (before, 0);
+    for (number, event) in in_order {
+        if number <= kept {
+            continue;
+        }
+        newest = insert(w, time_of(w, event), &from_agent(w.tx(), agent_id, event)?)?;
+        kept = number;
+    }
+    if kept > before {
+        let sql = "UPDATE agents SET events_kept = ?2 WHERE id = ?1";
+        w.tx().prepare_cached(sql)?.execute(params![agent_id.into_bytes(), kept])?;
+        drop_oldest(w, newest)?;
+    }
+    Ok(kept.unsigned_abs())
+}
+
+fn time_of(w: &Write<'_>, event: &agent::Event) -> i64 {
+    i64::try_from(event.unix_millis).ok().filter(|time_ms| *time_ms > 0).unwrap_or(w.now_ms())
+}
+
+/// An agent tells of runs that it takes part in; whatever else it names is left out. The job is that of the run: an
+/// agent may know it by another id (see [`crate::documents::assignment_id`]).
+fn from_agent(db: &Connection, agent_id: Uuid, event: &agent::Event) -> Result<NewEvent, DbError> {
+    let severity = match event.severity() {
+        agent::event::Severity::Unspecified | agent::event::Severity::Info => Severity::Info,
+        agent::event::Severity::Warning => Severity::Warning,
+        agent::event::Severity::Error => Severity::Error,
+        agent::event::Severity::Security => Severity::Security,
+    };
+    let sql = "SELECT id, job_id FROM runs WHERE id = ?1 AND EXISTS \
+        (SELECT 1 FROM run_agents WHERE run_id = runs.id AND agent_id = ?2)";
+    let run: Option<([u8; 16], [u8; 16])> = db
+        .prepare_cached(sql)?
+        .query_row(params![event.run_id, agent_id.into_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(NewEvent {
+        severity,
+        agent_id: Some(agent_id),
+        job_id: run.map(|(_, job)| Uuid::from_bytes(job)),
+        run_id: run.map(|(run, _)| Uuid::from_bytes(run)),
+        message: event.message.clone(),
+    })
+}
+
+/// Which events to list; `None`: whichever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventFilter {
+    /// Those that matter so much.
+    pub severity: Option<Severity>,
+    /// Those of the agent.
+    pub agent_id: Option<Uuid>,
+    /// Those of the job.
+    pub job_id: Option<Uuid>,
+    /// Those of the run.
+    pub run_id: Option<Uuid>,
+}
+
+/// Events, the newest first, after the one named by the cursor.
+///
+/// # Errors
+/// [`DbError::Invalid`] if the cursor is none.
+pub fn list(
+    db: &Connection,
+    filter: &EventFilter,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<Event>, DbError> {
+    let bad = |_| DbError::Invalid("'after' is not what an earlier page gave as 'next'".to_owned());
+    let below: i64 = after.map_or(Ok(i64::MAX), |text| text.parse().map_err(bad))?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events WHERE number < ?1 AND (?2 IS NULL OR severity = ?2) \
+            AND (?3 IS NULL OR agent_id = ?3) AND (?4 IS NULL OR job_id = ?4) AND (?5 IS NULL OR run_id = ?5) \
+            ORDER BY number DESC LIMIT ?6"
+    );
+    let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(
+        params![
+            below,
+            filter.severity.map(Severity::as_str),
+            id(filter.agent_id),
+            id(filter.job_id),
+            id(filter.run_id),
+            one_more(limit)
+        ],
+        from_row,
+    )?;
+    Ok(Page::of(rows.collect::<Result<_, _>>()?, limit, |event| event.number.to_string()))
+}
+
+/// Events above the number, the oldest first: for those who have all up to it.
+///
+/// # Errors
+/// Of the database.
+pub fn after(db: &Connection, number: u64, limit: usize) -> Result<Vec<Event>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE number > ?1 ORDER BY number LIMIT ?2");
+    let mut statement = db.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![i64::try_from(number).unwrap_or(i64::MAX), limit], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The number of the newest event, and 0 before the first.
+///
+/// # Errors
+/// Of the database.
+pub fn newest(db: &Connection) -> Result<u64, DbError> {
+    let number: Option<i64> = db.query_row("SELECT max(number) FROM events", [], |row| row.get(0))?;
+    Ok(number.unwrap_or(0).unsigned_abs())
+}
+
+fn from_row(row: &Row<'_>) -> Result<Event, rusqlite::Error> {
+    let id = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 16]>>(column)?.map(Uuid::from_bytes));
+    Ok(Event {
+        number: row.get::<_, i64>(0)?.unsigned_abs(),
+        time_ms: row.get(1)?,
+        severity: parsed(row, 2, |text: String| Severity::from_word(&text))?,
+        agent_id: id(3)?,
+        job_id: id(4)?,
+        run_id: id(5)?,
+        message: row.get(6)?,
+    })
+}

@@ -1,0 +1,104 @@
+//! Keys of jobs: made, sealed, rotated.
+
+use super::{Member, Who, get, no_run_goes_on, resolve, subject};
+use crate::db::agents::parsed;
+use crate::db::{DbError, Write};
+use data_encoding::HEXLOWER;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sealift_api::rest::{Job, JobKey};
+use sealift_proto::keys::{KEY_BYTES, RwSeed};
+use serde_json::json;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// What a seed is sealed for: it can be opened for nothing else, and put in no other place.
+fn purpose(job: Uuid, source: Uuid, epoch: u32) -> String {
+    format!("job-key:{job}:{source}:{epoch}")
+}
+
+/// Makes a key for each of the sources that has none in the job's epoch.
+pub(in crate::db) fn ensure(w: &mut Write<'_>, job: &Job, sources: &[Member]) -> Result<(), DbError> {
+    for source in sources {
+        let sql = "SELECT 1 FROM job_keys WHERE job_id = ?1 AND source_id = ?2 AND epoch = ?3";
+        let at = params![job.id.into_bytes(), source.id.into_bytes(), job.epoch];
+        if !w.tx().prepare_cached(sql)?.exists(at)? {
+            make(w, job, source)?;
+        }
+    }
+    Ok(())
+}
+
+fn make(w: &mut Write<'_>, job: &Job, source: &Member) -> Result<(), DbError> {
+    let mut seed = Zeroizing::new([0; KEY_BYTES]);
+    getrandom::fill(seed.as_mut()).map_err(|_| DbError::Crypto)?;
+    let sealed = w.seal(&purpose(job.id, source.id, job.epoch), seed.as_ref())?;
+    let verify_key = *RwSeed::new(&seed).verify_key().as_bytes();
+    w.tx().execute(
+        "INSERT INTO job_keys (job_id, source_id, epoch, sealed_seed, verify_key, created_ms) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![job.id.into_bytes(), source.id.into_bytes(), job.epoch, sealed, verify_key, w.now_ms()],
+    )?;
+    let after = json!({
+        "source": source.name, "epoch": job.epoch, "verify_key": HEXLOWER.encode(&verify_key),
+    });
+    w.audit("job.key.make", &subject(&job.name), None, Some(after))
+}
+
+/// The read-write seed of a job's source: the key itself. For the source's document alone.
+///
+/// # Errors
+/// [`DbError::NotFound`] if there is none; [`DbError::Crypto`] if it is not what was sealed.
+pub fn seed(
+    w: &Write<'_>,
+    job: Uuid,
+    source: Uuid,
+    epoch: u32,
+) -> Result<Zeroizing<[u8; KEY_BYTES]>, DbError> {
+    let sealed: Option<Vec<u8>> = w
+        .tx()
+        .prepare_cached(
+            "SELECT sealed_seed FROM job_keys WHERE job_id = ?1 AND source_id = ?2 AND epoch = ?3",
+        )?
+        .query_row(params![job.into_bytes(), source.into_bytes(), epoch], |row| row.get(0))
+        .optional()?;
+    let sealed = sealed.ok_or(DbError::NotFound("job key"))?;
+    let plain = w.open(&purpose(job, source, epoch), &sealed)?;
+    let bytes: &[u8; KEY_BYTES] = plain.as_slice().try_into().map_err(|_| DbError::Crypto)?;
+    Ok(Zeroizing::new(*bytes))
+}
+
+/// The public halves of an epoch's keys, in the order of their sources' names.
+pub(super) fn of_epoch(db: &Connection, job: Uuid, epoch: u32) -> Result<Vec<JobKey>, DbError> {
+    let sql = "SELECT source_id, name, verify_key, job_keys.created_ms FROM job_keys \
+        JOIN agents ON agents.id = source_id WHERE job_id = ?1 AND epoch = ?2 ORDER BY name";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params![job.into_bytes(), epoch], |row| {
+        Ok(JobKey {
+            source_id: Uuid::from_bytes(row.get(0)?),
+            source: parsed(row, 1, |text: String| text.try_into().ok())?,
+            verify_key: HEXLOWER.encode(&row.get::<_, [u8; KEY_BYTES]>(2)?),
+            created_ms: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Begins a new epoch with new keys. The seeds of the old one are destroyed: they sign nothing any more.
+///
+/// # Errors
+/// [`DbError::NotFound`]; [`DbError::Conflict`] if a run goes on; [`DbError::Invalid`] if what the spec names is not
+/// known any more.
+pub fn rotate(w: &mut Write<'_>, id: Uuid) -> Result<Job, DbError> {
+    let before = get(w.tx(), id)?;
+    no_run_goes_on(w.tx(), &before)?;
+    let epoch =
+        before.epoch.checked_add(1).ok_or_else(|| DbError::Conflict("there is no later epoch".to_owned()))?;
+    let sql = "UPDATE jobs SET epoch = ?2, version = version + 1, updated_ms = ?3 WHERE id = ?1";
+    w.tx().execute(sql, params![id.into_bytes(), epoch, w.now_ms()])?;
+    w.tx().execute("UPDATE job_keys SET sealed_seed = x'' WHERE job_id = ?1", [id.into_bytes()])?;
+    let of = |epoch: u32| Some(json!({ "epoch": epoch }));
+    w.audit("job.keys.rotate", &subject(&before.name), of(before.epoch), of(epoch))?;
+    let members = resolve(w.tx(), &before.spec, Who::Known)?;
+    ensure(w, &Job { epoch, ..before }, &members.sources)?;
+    get(w.tx(), id)
+}
