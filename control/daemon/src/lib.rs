@@ -1,3 +1,11 @@
 //! The control daemon: who may replicate what. It never carries file data.
 #![forbid(unsafe_code)]
+pub mod ca;
+pub mod channel;
+pub mod cli;
 pub mod db;
+pub mod documents;
+pub mod rest;
+pub mod serve;
+pub mod spec;
+pub mod tls;

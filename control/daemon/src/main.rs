@@ -1,4 +1,8 @@
 //! The `sealift-control` binary.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sealift_control::cli::main()
+}
