@@ -10,6 +10,8 @@ pub const ENDPOINT_BYTES_MAX: usize = 6 + NAME_CHARS_MAX + 1 + PATH_BYTES_MAX;
 pub const ENDPOINTS_MAX: usize = 256;
 /// Agents on one side of a run, once groups are resolved.
 pub const RUN_AGENTS_MAX: usize = 10_000;
+/// Parts that one agent has at a time in all runs that go on; as many as an agent takes in a document.
+pub const PARTS_OF_AGENT_MAX: usize = 1024;
 /// Groups that one agent is in.
 pub const GROUPS_OF_AGENT_MAX: usize = 64;
 /// Connections of a session; as many as the engine takes.

@@ -17,6 +17,7 @@ use super::jobs::{self, Member, Members, Who, resolve};
 use super::{DbError, Write, new_id};
 use observed::{Row as AgentRow, rows_of};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sealift_api::rest::limits::PARTS_OF_AGENT_MAX;
 use sealift_api::rest::{Job, JobKind, Page, Run, RunAgent, RunAgentState, RunDetail, RunRole, RunState};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -144,6 +145,7 @@ pub fn start(w: &mut Write<'_>, job: Uuid) -> Result<(Run, Affected), DbError> {
         params![id.into_bytes(), job.id.into_bytes(), w.by().who, w.now_ms()],
     )?;
     let affected = take_part(w, id, &job, &members)?;
+    nobody_has_too_many_parts(w.tx())?;
     let after = json!({
         "job": { "id": job.id, "name": job.name }, "epoch": job.epoch,
         "sources": members.sources.len(), "destinations": members.destinations.len(),
@@ -192,6 +194,18 @@ fn insert(
         w.now_ms()
     ])?;
     Ok(())
+}
+
+fn nobody_has_too_many_parts(db: &Connection) -> Result<(), DbError> {
+    let sql = "SELECT name FROM runs CROSS JOIN run_agents r ON r.run_id = runs.id JOIN agents ON agents.id = r.agent_id \
+        WHERE runs.state IN ('running', 'paused') GROUP BY r.agent_id HAVING count(*) > ?1 LIMIT 1";
+    let most = i64::try_from(PARTS_OF_AGENT_MAX).unwrap_or(i64::MAX);
+    let name: Option<String> = db.prepare_cached(sql)?.query_row([most], |row| row.get(0)).optional()?;
+    name.map_or(Ok(()), |name| {
+        Err(DbError::Conflict(format!(
+            "the agent {name} would have more than {PARTS_OF_AGENT_MAX} parts in runs that go on"
+        )))
+    })
 }
 
 fn forget_oldest(w: &Write<'_>, job: Uuid) -> Result<(), DbError> {

@@ -58,10 +58,14 @@ pub fn report(w: &mut Write<'_>, agent: Uuid, said: &[JobStatus]) -> Result<Affe
             continue;
         }
         let state = observed(run_state, row.state, status.state());
-        let addresses = match row.role {
+        let mut addresses = match row.role {
             RunRole::Source => addresses_of(status),
             RunRole::Destination => Vec::new(),
         };
+        // A source that begins again listens nowhere for a moment: its destinations wait for it, and need not be stopped.
+        if addresses.is_empty() {
+            addresses.clone_from(&row.addresses);
+        }
         keep(w, run, &row, state, status, &addresses)?;
         if addresses != row.addresses {
             affected.extend(destinations_of(w.tx(), run, row.source)?);

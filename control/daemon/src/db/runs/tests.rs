@@ -130,6 +130,40 @@ fn what_agents_report_is_kept_and_the_end_ends_the_run() {
 }
 
 #[test]
+fn a_source_that_begins_again_is_still_reached_where_it_was() {
+    let (world, job) = distribution(&["d1"]);
+    let run = world.start(&job);
+    world.listens(&run, "src");
+    assert!(world.says(&run, "src", "src", State::Waiting, |_| {}).is_empty());
+    assert_eq!(world.part(&run, "src", "src").addresses, ["src.example:3939"]);
+    let moved = |status: &mut sealift_api::agent::JobStatus| status.addresses = vec!["[::1]:4711".into()];
+    assert_eq!(world.says(&run, "src", "src", State::Running, moved), ["d1"]);
+}
+
+#[test]
+fn an_agent_has_no_more_parts_than_a_document_holds() {
+    let (world, job) = distribution(&["d1"]);
+    let run = world.start(&job);
+    let sources: Vec<_> = (0..PARTS_OF_AGENT_MAX).map(|n| format!("s{n}")).collect();
+    world.write(|w| {
+        for name in &sources {
+            let id = new_id().into_bytes();
+            let sql = "INSERT INTO agents (id, name, key, state, facts, address, created_ms, seen_ms) \
+                VALUES (?1, ?2, ?3, 'approved', '{}', '', 0, 0)";
+            w.tx().execute(sql, params![id, name, crate::db::agents::world::key(name)])?;
+            let sql = "INSERT INTO group_members (group_name, agent_id) VALUES ('many', ?1)";
+            w.tx().execute(sql, [id])?;
+        }
+        Ok(())
+    });
+    let many = world.new_job("many", "consolidation", &["group:many:/x"], &["d1:/x"]).unwrap();
+    let why = conflict(world.try_write(|w| start(w, many.id)));
+    assert_eq!(why, "the agent d1 would have more than 1024 parts in runs that go on");
+    world.write(|w| stop(w, run.id));
+    world.start(&many);
+}
+
+#[test]
 fn some_missing_is_partial_and_nothing_anywhere_is_failed() {
     for (first, second, expected) in [
         (State::Done, State::Failed, RunState::Partial),
