@@ -34,6 +34,13 @@ const ENDING_MAX: Duration = Duration::from_secs(15);
 /// The file that says that this agent is barred.
 const BARRED: &str = "barred";
 
+/// Where a document stands in its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    First,
+    Later,
+}
+
 struct Agent<'a> {
     home: Home,
     reporter: &'a Reporter,
@@ -45,8 +52,6 @@ struct Agent<'a> {
     /// The newest event that was sent over this connection.
     sent: u64,
     reported: Option<Instant>,
-    /// Whether a document came over this connection.
-    first: bool,
 }
 
 /// Runs until it is told to end, or the daemon has revoked this agent.
@@ -93,7 +98,6 @@ pub(crate) async fn run_until(
         ack: None,
         sent: 0,
         reported: None,
-        first: true,
     };
     agent.note(format!("Agent {} of {} is running.", identity.name, identity.daemon));
     agent.take_up()?;
@@ -191,15 +195,15 @@ impl Agent<'_> {
 
     fn hear(&mut self, news: FromDaemon) -> Result<(), RunError> {
         match news {
-            FromDaemon::Up(link) => {
+            FromDaemon::Up(link, document) => {
                 self.link = Some(link);
-                self.first = true;
                 self.reported = None;
                 self.sent = self.spool.kept();
                 self.runs.touch_all();
                 self.note("Connected with the control daemon.".into());
+                self.take(document, Place::First);
             }
-            FromDaemon::Document(document) => self.take(document),
+            FromDaemon::Document(document) => self.take(document, Place::Later),
             FromDaemon::EventsKept(number) => {
                 if let Err(error) = self.spool.keep(number) {
                     self.warn(format!("the spool of events cannot be written: {error}"));
@@ -234,14 +238,14 @@ impl Agent<'_> {
     }
 
     /// Takes a document: judged, on the disk, acknowledged, applied.
-    fn take(&mut self, document: sealift_api::agent::Document) {
+    fn take(&mut self, document: sealift_api::agent::Document, place: Place) {
         let received = match document::receive(document) {
             Ok(received) => received,
             Err(error) => return self.refuse(&error.to_string()),
         };
         let (number, last) = (received.desired.number, self.standing.borrow().document);
         if number < last {
-            if !std::mem::take(&mut self.first) {
+            if place == Place::Later {
                 return self.refuse(&format!("document {number} came after document {last}"));
             }
             let text = format!(
@@ -251,7 +255,6 @@ impl Agent<'_> {
             self.warn(text.clone());
             self.keep_event(host_event(Severity::Warning, &text));
         }
-        self.first = false;
         if let Err(error) = document::keep(&self.home, &received).and_then(|()| self.home.remove(BARRED)) {
             // Not acknowledged, so that the daemon knows; not applied, so that a restart changes nothing.
             return self.refuse(&format!("document {number} cannot be kept: {error}"));

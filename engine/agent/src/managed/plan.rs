@@ -274,8 +274,9 @@ mod tests {
                 let wanted = wanted.expect("just looked");
                 let right = match phase {
                     Phase::Running { spec } => wanted.wish == Wish::Run && *spec == wanted.spec,
-                    Phase::Settled { wish } => *wish == wanted.wish || !wanted.ready,
-                    Phase::Ended { spec } => *spec == wanted.spec || !wanted.ready || wanted.wish == Wish::Run,
+                    // What is to run waits for a source, or for another run of its job.
+                    Phase::Settled { wish } => *wish == wanted.wish || wanted.wish == Wish::Run,
+                    Phase::Ended { spec } => *spec == wanted.spec || wanted.wish == Wish::Run,
                     Phase::Waiting { .. } => wanted.wish == Wish::Run,
                     Phase::Stopping { .. } => false,
                 };

@@ -47,8 +47,8 @@ pub(crate) struct Standing {
 /// What the agent is told.
 #[derive(Debug)]
 pub(crate) enum FromDaemon {
-    /// The daemon listens. Everything is to be said again.
-    Up(mpsc::Sender<AgentMessage>),
+    /// The daemon listens, and this is its first document. Everything is to be said again.
+    Up(mpsc::Sender<AgentMessage>, Document),
     Document(Document),
     EventsKept(u64),
     /// The daemon bars this agent: it was revoked, or is in quarantine.
@@ -138,8 +138,7 @@ impl Session {
         let (incoming, first) = self.answered(begin).await?;
         match first.and_then(|message| message.body) {
             Some(Body::Document(document)) => {
-                self.tell(FromDaemon::Up(outbox)).await?;
-                self.tell(FromDaemon::Document(document)).await?;
+                self.tell(FromDaemon::Up(outbox, document)).await?;
             }
             Some(Body::Goodbye(goodbye)) => return Err(parted(&goodbye)),
             _ => return Err(self.failed("does not begin with a document").into()),

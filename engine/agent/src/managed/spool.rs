@@ -278,7 +278,7 @@ mod tests {
         let (_dir, path) = file();
         let mut spool = Spool::open(&path).unwrap();
         // What many rounds leave behind, without the time that syncing each would take.
-        spool.records = STALE_RECORDS_MAX + 1;
+        spool.records = STALE_RECORDS_MAX + 2;
         spool.push(event("a")).unwrap();
         assert_eq!(spool.records, 3);
         spool.push(event("b")).unwrap();
