@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blockdev;
+pub mod control;
 pub mod hostile;
 pub mod powercut;
 pub mod process;

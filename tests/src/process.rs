@@ -31,7 +31,17 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 #[must_use]
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("sealift", &[]))
+    PROGRAM.get_or_init(|| build("sealift", "sealift", &[]))
+}
+
+/// The path of the `sealift-control` program.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn control_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| build("sealift-control", "sealift-control", &[]))
 }
 
 /// The path of `sealift-faulty`: the same program, whose disk fails where `SEALIFT_FAULTS` says so.
@@ -41,10 +51,10 @@ pub fn program() -> &'static Path {
 #[must_use]
 pub fn faulty_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("sealift-faulty", &["--features=faults"]))
+    PROGRAM.get_or_init(|| build("sealift", "sealift-faulty", &["--features=faults"]))
 }
 
-fn build(program: &str, args: &[&str]) -> PathBuf {
+fn build(package: &str, program: &str, args: &[&str]) -> PathBuf {
     // TARGET/PROFILE/deps/all-HASH
     let test = std::env::current_exe().expect("a test knows its own program");
     let profile_dir = test.ancestors().nth(2).expect("tests are built into TARGET/PROFILE/deps");
@@ -55,7 +65,7 @@ fn build(program: &str, args: &[&str]) -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "sealift", "--bin", program, "--profile", profile])
+        .args(["build", "--quiet", "-p", package, "--bin", program, "--profile", profile])
         .args(args)
         .arg("--target-dir")
         .arg(target_dir)

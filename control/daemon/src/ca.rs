@@ -127,6 +127,18 @@ impl Authority {
         fingerprint(&self.certificate)
     }
 
+    /// Its certificate, as text (RFC 7468).
+    #[must_use]
+    pub fn pem(&self) -> String {
+        let base64 = data_encoding::BASE64.encode(&self.certificate);
+        let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in base64.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text + "-----END CERTIFICATE-----\n"
+    }
+
     /// A certificate for this daemon, under a new key. `names` are host names and addresses of people's access.
     ///
     /// # Errors

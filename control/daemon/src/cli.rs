@@ -34,6 +34,11 @@ enum Command {
     Init(Init),
     /// Serve agents on 8444, and the API on 8443
     Serve(Serve),
+    /// Show the authority's certificate (PEM): what browsers and `curl --cacert` have to trust, and agents pin
+    Authority {
+        #[command(flatten)]
+        place: Place,
+    },
     /// Tokens by which agents enrol
     #[command(subcommand)]
     Token(Token),
@@ -196,6 +201,10 @@ fn run(command: Command) -> Done {
     match command {
         Command::Init(options) => init(&options),
         Command::Serve(options) => serving(options),
+        Command::Authority { place } => {
+            let authority = Authority::load(&place.open()?)?;
+            say(&format!("SHA-256 {}\n{}", authority.fingerprint(), authority.pem().trim_end()))
+        }
         Command::Token(Token::Create { place, name, approve, group, uses, expires_in }) => {
             let new = NewEnrolmentToken { name, approve, group, uses, expires_in_seconds: expires_in };
             let db = place.open()?;
@@ -252,8 +261,14 @@ impl Place {
         }
     }
 
-    fn open(&self) -> Result<Db, DbError> {
-        Db::open(&self.database(), self.master()?)
+    fn open(&self) -> Result<Db, Box<dyn std::error::Error>> {
+        Db::open(&self.database(), self.master()?).map_err(|error| match error {
+            DbError::Damaged(_) | DbError::TooNew { .. } => {
+                format!("{error}. Nothing was changed. `sealift-control restore` puts a backup in its place")
+                    .into()
+            }
+            error => error.into(),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod db;
 pub mod documents;
 pub mod rest;
+pub mod schedule;
 pub mod serve;
 pub mod spec;
 pub mod tls;

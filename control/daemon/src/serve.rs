@@ -5,7 +5,7 @@
 
 use crate::ca::{Authority, CaError};
 use crate::channel::{self, Hub};
-use crate::db::Db;
+use crate::db::{Db, audit};
 use crate::tls::{self, Accepted, TlsError};
 use axum::Extension;
 use axum::Router;
@@ -102,7 +102,8 @@ pub async fn serve(
     let api = crate::rest::router(db.clone(), Arc::clone(&hub));
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
-    tasks.spawn(watch_others(db, Arc::clone(&hub)));
+    let watching = tokio::spawn(watch_others(db.clone(), Arc::clone(&hub)));
+    let scheduling = tokio::spawn(crate::schedule::run(Arc::clone(&hub)));
     listening(where_to);
     tracing::info!(web = %where_to.web, agents = %where_to.agents, "serving");
 
@@ -116,6 +117,12 @@ pub async fn serve(
     let ended = async { while tasks.join_next().await.is_some() {} };
     // Agents come again, and requests are tried again: nobody is waited for for long.
     let _ = tokio::time::timeout(ENDING_MAX, ended).await;
+    watching.abort();
+    scheduling.abort();
+    let signed = tokio::task::spawn_blocking(move || audit::checkpoint(&db)).await;
+    if !matches!(signed, Ok(Ok(_))) {
+        tracing::error!("the audit could not be signed");
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod arch;
 mod attributes;
+mod control;
 mod faults;
 mod home;
 mod hostile_receiver;

@@ -1,0 +1,388 @@
+//! A control daemon and its agents as processes, and a client of its API that trusts its authority alone.
+
+use crate::process::{Outcome, Process, Run, control_program};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between looks.
+const TICK: Duration = Duration::from_millis(20);
+const PASSWORD: &str = "correct horse battery";
+
+/// A daemon, and everything that belongs to it.
+pub struct Daemon {
+    dir: TempDir,
+    process: Option<Process>,
+    /// SHA-256 of the authority's certificate.
+    pub pin: String,
+    tls: Arc<ClientConfig>,
+    ports: Option<(SocketAddr, SocketAddr)>,
+    web: SocketAddr,
+    /// Where agents dial.
+    pub agents: SocketAddr,
+    session: Option<(String, String)>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body; null if there is none.
+    pub body: Value,
+    /// The head, as it came.
+    pub head: String,
+}
+
+impl Answer {
+    /// The body of a success.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn ok(self) -> Value {
+        assert!((200..300).contains(&self.status), "{self:?}");
+        self.body
+    }
+}
+
+/// What proves who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum As<'t> {
+    /// Nothing.
+    Nobody,
+    /// The administrator's session.
+    Administrator,
+    /// A token of the API.
+    Token(&'t str),
+}
+
+impl Daemon {
+    /// Makes a daemon and starts it.
+    ///
+    /// # Panics
+    /// If anything of it fails.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let made = command("init", dir.path()).arg("--password-stdin").stdin(PASSWORD).finish();
+        assert_eq!(made.code, Some(0), "{made:?}");
+        let shown = command("authority", dir.path()).finish();
+        let pin = shown
+            .stdout
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("SHA-256 "))
+            .expect("a pin")
+            .to_owned();
+        let authority = CertificateDer::from_pem_slice(shown.stdout.as_bytes()).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).expect("it is an authority");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut daemon = Self {
+            dir,
+            process: None,
+            pin,
+            tls: Arc::new(tls),
+            ports: None,
+            web: nowhere,
+            agents: nowhere,
+            session: None,
+            runtime,
+        };
+        daemon.serve();
+        daemon.log_in();
+        daemon
+    }
+
+    /// Starts it (again), on the ports that it had.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub fn serve(&mut self) {
+        let ready = self.dir.path().join("ready");
+        let _ = std::fs::remove_file(&ready);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (web, agents) = self.ports.unwrap_or((nowhere, nowhere));
+        let run = command("serve", self.dir.path())
+            .arg(format!("--web={web}"))
+            .arg(format!("--agents={agents}"))
+            .arg("--ready-file")
+            .arg(&ready)
+            .patience(Duration::from_secs(600));
+        self.process = Some(run.start());
+        let text = until("the daemon serves", || std::fs::read_to_string(&ready).ok());
+        let address = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it says where");
+            line.trim().parse().expect("an address")
+        };
+        (self.web, self.agents) = (address("web"), address("agents"));
+        self.ports = Some((self.web, self.agents));
+    }
+
+    /// Kills it, as a power cut would.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Logs the administrator in.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn log_in(&mut self) {
+        let answer =
+            self.call(As::Nobody, "POST", "login", Some(json!({ "name": "admin", "password": PASSWORD })));
+        let cookie =
+            answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+        let cookie = cookie.split(';').next().expect("its value").to_owned();
+        let csrf = answer.ok()["csrf_token"].as_str().expect("the other half").to_owned();
+        self.session = Some((cookie, csrf));
+    }
+
+    /// The administrator's browser loses the other half of its session.
+    ///
+    /// # Panics
+    /// If nobody has logged in.
+    pub fn forget_csrf(&mut self) {
+        self.session.as_mut().expect("logged in").1 = "none".into();
+    }
+
+    /// The administrator asks; the answer is a success.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn api(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> Value {
+        self.call(As::Administrator, method, path, body).ok()
+    }
+
+    /// Asks, and gives the answer whatever it is. `path` is from `/api/v1/` on, unless it begins with a slash.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn call(&self, who: As<'_>, method: &str, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/api/v1/{path}") };
+        let body = body.into().map(|body| body.to_string()).unwrap_or_default();
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        if !body.is_empty() {
+            head.push_str("content-type: application/json\r\n");
+        }
+        match who {
+            As::Nobody => {}
+            As::Administrator => {
+                let (cookie, csrf) = self.session.as_ref().expect("logged in");
+                head.push_str(&format!("cookie: {cookie}\r\nx-csrf-token: {csrf}\r\n"));
+            }
+            As::Token(token) => head.push_str(&format!("authorization: Bearer {token}\r\n")),
+        }
+        let request = format!("{head}\r\n{body}");
+        let answer = self.runtime.block_on(async {
+            let exchange = async {
+                let tcp = TcpStream::connect(self.web).await?;
+                let name = ServerName::try_from("localhost").expect("a name");
+                let mut stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+                stream.write_all(request.as_bytes()).await?;
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await?;
+                Ok::<_, std::io::Error>(answer)
+            };
+            tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time").expect("an answer")
+        });
+        let answer = String::from_utf8(answer).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") };
+        Answer { status, body, head: head.to_ascii_lowercase().replace('\r', "") }
+    }
+
+    /// A new token for enrolment, in a file.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn enrolment_token(&self, name: &str, uses: u32, approve: bool) -> PathBuf {
+        let new = json!({ "name": name, "uses": uses, "approve": approve, "expires_in_seconds": 600 });
+        let made = self.api("POST", "enrolment-tokens", new);
+        let file = self.dir.path().join(format!("{name}.token"));
+        std::fs::write(&file, made["secret"].as_str().expect("a secret")).expect("written");
+        file
+    }
+
+    /// Asks for a run until it is as it should be.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    pub fn run_until(&self, run: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        until(what, || Some(self.api("GET", &format!("runs/{run}"), None)).filter(&is_it))
+    }
+
+    /// Actions in the audit, the newest first.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn audited(&self, action: &str) -> Vec<Value> {
+        let page = self.api("GET", &format!("audit?limit=200&action={action}"), None);
+        page["items"].as_array().expect("a list").clone()
+    }
+
+    /// Runs a command of `sealift-control` on its directory.
+    #[must_use]
+    pub fn command(&self, words: &str) -> Outcome {
+        command(words, self.dir.path()).finish()
+    }
+}
+
+fn command(words: &str, dir: &Path) -> Run {
+    Run::with(words.split(' ')).program(control_program()).arg("--data-dir").arg(dir)
+}
+
+/// Looks again and again.
+///
+/// # Panics
+/// If it does not come.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::park_timeout(TICK);
+    }
+}
+
+/// An agent of a daemon, with directories of its own.
+pub struct Agent {
+    home: TempDir,
+    /// Its name.
+    pub name: String,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Joins with a token.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn join(daemon: &Daemon, name: &str, token: &Path) -> Self {
+        let agent = Self { home: TempDir::new().expect("a directory"), name: name.to_owned(), process: None };
+        std::fs::create_dir(agent.data()).expect("a directory");
+        let joined = agent.try_join(daemon, &daemon.pin, token);
+        assert_eq!(joined.code, Some(0), "{joined:?}");
+        agent
+    }
+
+    /// An agent that has not joined.
+    ///
+    /// # Panics
+    /// If it can have no directory.
+    #[must_use]
+    pub fn stranger(name: &str) -> Self {
+        let agent = Self { home: TempDir::new().expect("a directory"), name: name.to_owned(), process: None };
+        std::fs::create_dir(agent.data()).expect("a directory");
+        agent
+    }
+
+    /// Tries to join.
+    #[must_use]
+    pub fn try_join(&self, daemon: &Daemon, pin: &str, token: &Path) -> Outcome {
+        self.try_join_at(daemon.agents, pin, token)
+    }
+
+    /// The same by address.
+    #[must_use]
+    pub fn try_join_at(&self, daemon: SocketAddr, pin: &str, token: &Path) -> Outcome {
+        let data = self.data();
+        Run::with(["agent", "join", "--wait", "30"])
+            .arg(daemon.to_string())
+            .args(["--pin", pin, "--name", &self.name, "--token"])
+            .arg(format!("@{}", token.display()))
+            .arg("--allow-read")
+            .arg(&data)
+            .arg("--allow-write")
+            .arg(&data)
+            .arg("--state-dir")
+            .arg(self.state())
+            .finish()
+    }
+
+    /// The one directory in which jobs may read and write.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Where it keeps what it knows.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// `NAME:PATH` of something in its data.
+    #[must_use]
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}:{}", self.name, self.data().join(path).display())
+    }
+
+    /// A copy of its whole machine, as it is on the disk.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn cloned(&self) -> Self {
+        let copy = Self::stranger(&self.name);
+        crate::tree::copy(&self.state(), &copy.state());
+        copy
+    }
+
+    /// Starts it.
+    pub fn start(&mut self) {
+        self.process = Some(
+            Run::with(["agent", "run", "--state-dir"])
+                .arg(self.state())
+                .patience(Duration::from_secs(600))
+                .start(),
+        );
+    }
+
+    /// Kills it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not run, or does not end.
+    pub fn finish(&mut self) -> Outcome {
+        self.process.take().expect("it runs").finish()
+    }
+}

@@ -1,0 +1,5 @@
+//! The control daemon with real agents: what an operator does, and what may go wrong meanwhile.
+
+mod access;
+mod enrolment;
+mod runs;

@@ -1,0 +1,160 @@
+//! Jobs that are run by real agents.
+
+use sealift_tests::control::{Agent, Daemon, until};
+use sealift_tests::tree;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A daemon with agents of these names that run.
+fn with_agents<const N: usize>(names: [&str; N]) -> (Daemon, [Agent; N]) {
+    let daemon = Daemon::start();
+    let token = daemon.enrolment_token("many", u32::try_from(N).expect("few"), true);
+    let agents = names.map(|name| {
+        let mut agent = Agent::join(&daemon, name, &token);
+        agent.start();
+        agent
+    });
+    (daemon, agents)
+}
+
+/// Defines a job from the first agent's `src` to `dest` of the others, and starts it.
+fn start(daemon: &Daemon, agents: &[Agent]) -> String {
+    let to: Vec<_> = agents[1..].iter().map(|agent| agent.endpoint("dest")).collect();
+    let spec = json!({ "kind": "distribution", "from": [agents[0].endpoint("src")], "to": to });
+    let job = daemon.api("POST", "jobs", json!({ "name": "models", "spec": spec }));
+    let run = daemon.api("POST", &format!("jobs/{}/runs", job["id"].as_str().expect("an id")), None);
+    run["id"].as_str().expect("an id").to_owned()
+}
+
+fn state(run: &Value) -> &str {
+    run["state"].as_str().expect("a state")
+}
+
+fn of<'r>(run: &'r Value, agent: &str) -> &'r Value {
+    run["agents"].as_array().expect("agents").iter().find(|row| row["agent"] == agent).expect("it takes part")
+}
+
+fn assert_same(agents: &[&Agent]) {
+    for agent in &agents[1..] {
+        tree::assert_same(
+            &agents[0].data().join("src"),
+            &agent.data().join("dest"),
+            tree::SpecialModes::Dropped,
+        );
+    }
+}
+
+#[test]
+fn from_nothing_to_a_directory_on_three_agents() {
+    let (daemon, agents) = with_agents(["alpha", "beta", "gamma", "delta"]);
+    tree::mixed(&agents[0].data().join("src"), 200, 1);
+    let run = start(&daemon, &agents);
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_same(&agents.each_ref());
+    let issued = daemon.audited("job.create");
+    assert_eq!(issued.len(), 1);
+    let verified = daemon.command("audit verify");
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[test]
+fn c6_a_daemon_that_is_killed_in_a_run_learns_its_result_later() {
+    let (mut daemon, agents) = with_agents(["alpha", "beta"]);
+    tree::small_files(&agents[0].data().join("src"), 5000, 2);
+    let run = start(&daemon, &agents);
+    daemon.run_until(&run, "beta receives", |run| of(run, "beta")["state"] != "waiting");
+    daemon.kill();
+    daemon.serve();
+    daemon.log_in();
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_same(&agents.each_ref());
+}
+
+#[test]
+fn an_agent_that_is_killed_resumes() {
+    let (daemon, mut agents) = with_agents(["alpha", "beta"]);
+    tree::small_files(&agents[0].data().join("src"), 5000, 3);
+    let run = start(&daemon, &agents);
+    daemon.run_until(&run, "beta receives", |run| of(run, "beta")["state"] == "running");
+    agents[1].kill();
+    agents[1].start();
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_same(&agents.each_ref());
+}
+
+#[test]
+fn a17_an_agent_that_is_revoked_in_a_run_is_cut_off_and_the_others_finish() {
+    let (daemon, mut agents) = with_agents(["alpha", "beta", "gamma"]);
+    tree::small_files(&agents[0].data().join("src"), 20_000, 4);
+    let run = start(&daemon, &agents);
+    let running = daemon.run_until(&run, "beta receives", |run| of(run, "beta")["state"] == "running");
+    let beta = of(&running, "beta")["agent_id"].as_str().unwrap().to_owned();
+    let begun = Instant::now();
+    daemon.api("POST", &format!("agents/{beta}/revoke"), None);
+    let ended = agents[1].finish();
+    assert!(begun.elapsed() < Duration::from_secs(5), "cut off after {:?}", begun.elapsed());
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(of(&ended, "beta")["state"], "failed", "{ended:#}");
+    assert_eq!(of(&ended, "gamma")["state"], "done", "{ended:#}");
+    assert_eq!(state(&ended), "partial", "{ended:#}");
+    assert_same(&[&agents[0], &agents[2]]);
+}
+
+#[test]
+fn what_an_agent_does_not_allow_is_not_done() {
+    let (daemon, agents) = with_agents(["alpha", "beta"]);
+    tree::file(&agents[0].data().join("src/x"), "x");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let to = format!("beta:{}", elsewhere.path().join("dest").display());
+    let spec = json!({ "kind": "distribution", "from": [agents[0].endpoint("src")], "to": [to] });
+    let job = daemon.api("POST", "jobs", json!({ "name": "sly", "spec": spec }));
+    let run = daemon.api("POST", &format!("jobs/{}/runs", job["id"].as_str().unwrap()), None);
+    let run = run["id"].as_str().unwrap();
+    let ended = daemon.run_until(run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "failed", "{ended:#}");
+    assert!(!elsewhere.path().join("dest").exists());
+}
+
+#[test]
+fn a_job_runs_by_itself_at_its_time() {
+    let (daemon, agents) = with_agents(["alpha", "beta"]);
+    tree::mixed(&agents[0].data().join("src"), 10, 7);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let spec = json!({
+        "kind": "distribution",
+        "from": [agents[0].endpoint("src")],
+        "to": [agents[1].endpoint("dest")],
+        "schedule": { "type": "once", "at_ms": now + 1500 },
+    });
+    daemon.api("POST", "jobs", json!({ "name": "nightly", "spec": spec }));
+    assert!(daemon.api("GET", "runs", None)["items"].as_array().unwrap().is_empty());
+    let run = until("it has begun", || {
+        daemon.api("GET", "runs", None)["items"].as_array().unwrap().first().cloned()
+    });
+    let ended = daemon.run_until(run["id"].as_str().unwrap(), "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_eq!(ended["started_by"], "system");
+    assert_same(&agents.each_ref());
+}
+
+#[test]
+fn sources_are_consolidated_each_into_its_own_directory() {
+    let (daemon, agents) = with_agents(["alpha", "beta", "gamma"]);
+    tree::mixed(&agents[0].data().join("src"), 50, 5);
+    tree::mixed(&agents[1].data().join("src"), 50, 6);
+    let from = [agents[0].endpoint("src"), agents[1].endpoint("src")];
+    let spec = json!({ "kind": "consolidation", "from": from, "to": [agents[2].endpoint("all")] });
+    let job = daemon.api("POST", "jobs", json!({ "name": "collect", "spec": spec }));
+    let run = daemon.api("POST", &format!("jobs/{}/runs", job["id"].as_str().unwrap()), None);
+    let run = run["id"].as_str().unwrap();
+    let ended = daemon.run_until(run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    for agent in &agents[..2] {
+        let copy = agents[2].data().join("all").join(&agent.name);
+        tree::assert_same(&agent.data().join("src"), &copy, tree::SpecialModes::Dropped);
+    }
+}
