@@ -216,7 +216,7 @@ impl Daemon {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") };
-        Answer { status, body, head: head.to_ascii_lowercase().replace('\r', "") }
+        Answer { status, body, head: head.replace('\r', "") }
     }
 
     /// A new token for enrolment, in a file.

@@ -123,12 +123,12 @@ fn what_an_agent_does_not_allow_is_not_done() {
 fn a_job_runs_by_itself_at_its_time() {
     let (daemon, agents) = with_agents(["alpha", "beta"]);
     tree::mixed(&agents[0].data().join("src"), 10, 7);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1000;
     let spec = json!({
         "kind": "distribution",
         "from": [agents[0].endpoint("src")],
         "to": [agents[1].endpoint("dest")],
-        "schedule": { "type": "once", "at_ms": now + 1500 },
+        "schedule": { "type": "once", "at_ms": now + 2000 },
     });
     daemon.api("POST", "jobs", json!({ "name": "nightly", "spec": spec }));
     assert!(daemon.api("GET", "runs", None)["items"].as_array().unwrap().is_empty());
