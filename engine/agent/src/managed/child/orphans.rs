@@ -4,6 +4,7 @@
 //! the file says, since the machine's last start: numbers of processes are used again.
 
 use crate::state::write_durably;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 /// What they have to end in order.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether they have.
+/// The same, for the call that waits.
+const POLL_TIME: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How often it is looked whether they have, where that call cannot.
 const END_TICK: Duration = Duration::from_millis(20);
 /// The name of the file in a job's place.
 pub(crate) const PID_FILE: &str = "pid";
@@ -53,8 +56,15 @@ struct Process {
 }
 
 impl Process {
-    /// Waits until it has ended. It is not a child of this agent, which can only look again and again.
+    /// Waits until all of it has ended: its first thread may be gone, as `/proc` shows it, while others still hold its
+    /// locks.
     async fn end(&self) {
+        if let Ok(descriptor) = self.descriptor.try_clone() {
+            let ended = move || poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&POLL_TIME));
+            if matches!(tokio::task::spawn_blocking(ended).await, Ok(Ok(1..))) {
+                return;
+            }
+        }
         while started(self.pid) == Some(self.started) {
             tokio::time::sleep(END_TICK).await;
         }
