@@ -46,7 +46,7 @@ pub struct AuditRecord {
     pub number: i64,
     /// By the daemon's clock.
     pub time_ms: i64,
-    /// Who: `user:NAME`, `token:NAME`, `agent:NAME`, `system`, `cli:NAME`, `anonymous`.
+    /// Who: `user:NAME`, `token:USER/NAME`, `agent:NAME`, `system`, `cli:NAME`, `anonymous`.
     pub actor: String,
     /// From where.
     pub address: String,

@@ -99,7 +99,7 @@ pub struct Run {
     pub job_name: String,
     /// How it stands.
     pub state: RunState,
-    /// Who started it: `user:NAME`, `token:NAME`, `system`.
+    /// Who started it: `user:NAME`, `token:USER/NAME`, `system`.
     pub started_by: String,
     /// Goes up with every change that somebody makes; the `ETag`.
     pub version: i64,

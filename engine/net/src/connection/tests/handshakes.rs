@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// How a relay passes bytes on.
@@ -26,11 +27,14 @@ async fn pass_on(from: TcpStream, to: TcpStream, how: Relay) {
     let forward = async {
         let mut buffer = vec![0; 1 << 20];
         loop {
-            if matches!(how, Relay::Gathered) {
-                from_read.readable().await.unwrap();
-                tokio::time::sleep(Duration::from_millis(30)).await;
+            let mut count = from_read.read(&mut buffer).await.unwrap_or(0);
+            if matches!(how, Relay::Gathered) && count > 0 {
+                // Until nothing more comes: the sender waits for an answer by then.
+                let quiet = Duration::from_millis(30);
+                while let Ok(Ok(more @ 1..)) = timeout(quiet, from_read.read(&mut buffer[count..])).await {
+                    count += more;
+                }
             }
-            let count = from_read.read(&mut buffer).await.unwrap_or(0);
             let size = if matches!(how, Relay::ByteByByte) { 1 } else { buffer.len() };
             for part in buffer[..count].chunks(size) {
                 if to_write.write_all(part).await.is_err() {
