@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 const DATABASE: &str = "control.db";
+/// Made beside the database, for those who have it open.
+const DATABASE_LOCK: &str = "control.db.lock";
 const MASTER_KEY: &str = "master.key";
 const RECOVERY: &str = "recovery.sealed";
 
@@ -262,6 +264,10 @@ impl Place {
     }
 
     fn open(&self) -> Result<Db, Box<dyn std::error::Error>> {
+        if !self.database().exists() {
+            let shown = self.data_dir.display();
+            return Err(format!("{shown} has no daemon: make one with `sealift-control init`").into());
+        }
         Db::open(&self.database(), self.master()?).map_err(|error| match error {
             DbError::Damaged(_) | DbError::TooNew { .. } => {
                 format!("{error}. Nothing was changed. `sealift-control restore` puts a backup in its place")
@@ -274,18 +280,34 @@ impl Place {
 
 fn init(options: &Init) -> Done {
     let place = &options.place;
-    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&place.data_dir)?;
-    if place.database().exists() {
-        return Err(format!("{} has a daemon already", place.data_dir.display()).into());
+    let shown = place.data_dir.display();
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&place.data_dir)
+        .map_err(|error| format!("{shown}: {error}"))?;
+    let files = [DATABASE, DATABASE_LOCK, MASTER_KEY, RECOVERY].map(|name| place.data_dir.join(name));
+    if files.iter().any(|file| file.exists()) {
+        return Err(format!("{shown} has a daemon already, or something of one").into());
     }
+    make(options).inspect_err(|_| {
+        // Half a daemon would be of no use, and in the way of a whole one. None of these was there before.
+        for file in &files {
+            let _ = std::fs::remove_file(file);
+        }
+    })
+}
+
+/// Makes everything, and shows at the end what is shown once.
+fn make(options: &Init) -> Done {
+    let place = &options.place;
     let password = if options.password_stdin { from_stdin()? } else { new_password()? };
     let master = if let Some(name) = &place.master_credential {
         MasterKey::read_credential(name)?
     } else {
-        let key = place.data_dir.join(MASTER_KEY);
         let master = MasterKey::generate()?;
-        master.create_file(&key)?;
-        MasterKey::read_file(&key)?
+        master.create_file(&place.data_dir.join(MASTER_KEY))?;
+        master
     };
     let recovery = master.create_recovery(&place.data_dir.join(RECOVERY))?;
     let db = Db::create(&place.database(), master)?;

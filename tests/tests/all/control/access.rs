@@ -2,6 +2,7 @@
 
 use sealift_control::rest::{Access, RULES, description};
 use sealift_tests::control::{As, Daemon};
+use sealift_tests::process::{Run, control_program};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -67,6 +68,22 @@ fn a_session_changes_nothing_without_its_other_half() {
     assert_eq!(answer.status, 403, "{answer:?}");
     assert_eq!(answer.body["type"], "/problems/csrf");
     assert_eq!(daemon.call(As::Administrator, "GET", "agents", None).status, 200);
+}
+
+#[test]
+fn a_daemon_that_could_not_be_made_leaves_nothing_and_one_that_was_is_not_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let init = |password: &str| {
+        let run = Run::with(["init", "--password-stdin", "--data-dir"]).program(control_program());
+        run.arg(dir.path()).stdin(password).finish()
+    };
+    let refused = init("short");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(init("long enough now").code, Some(0));
+    let before = std::fs::read(dir.path().join("master.key")).unwrap();
+    assert_eq!(init("long enough now").code, Some(1));
+    assert_eq!(std::fs::read(dir.path().join("master.key")).unwrap(), before);
 }
 
 #[test]
