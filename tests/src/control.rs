@@ -27,10 +27,12 @@ pub struct Daemon {
     /// SHA-256 of the authority's certificate.
     pub pin: String,
     tls: Arc<ClientConfig>,
-    ports: Option<(SocketAddr, SocketAddr)>,
+    ports: Option<[SocketAddr; 3]>,
     web: SocketAddr,
     /// Where agents dial.
     pub agents: SocketAddr,
+    /// Where agents bring their logs.
+    pub logs: SocketAddr,
     session: Option<(String, String)>,
     runtime: tokio::runtime::Runtime,
 }
@@ -106,6 +108,7 @@ impl Daemon {
             ports: None,
             web: nowhere,
             agents: nowhere,
+            logs: nowhere,
             session: None,
             runtime,
         };
@@ -122,10 +125,11 @@ impl Daemon {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (web, agents) = self.ports.unwrap_or((nowhere, nowhere));
+        let [web, agents, logs] = self.ports.unwrap_or([nowhere; 3]);
         let run = command("serve", self.dir.path())
             .arg(format!("--web={web}"))
             .arg(format!("--agents={agents}"))
+            .arg(format!("--logs={logs}"))
             .arg("--ready-file")
             .arg(&ready)
             .patience(Duration::from_secs(600));
@@ -135,8 +139,8 @@ impl Daemon {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it says where");
             line.trim().parse().expect("an address")
         };
-        (self.web, self.agents) = (address("web"), address("agents"));
-        self.ports = Some((self.web, self.agents));
+        (self.web, self.agents, self.logs) = (address("web"), address("agents"), address("logs"));
+        self.ports = Some([self.web, self.agents, self.logs]);
     }
 
     /// Kills it, as a power cut would.

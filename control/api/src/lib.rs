@@ -10,3 +10,9 @@ pub mod rest;
 pub mod agent {
     tonic::include_proto!("sealift.agent.v1");
 }
+
+/// The upload of logs: generated from `proto/sealift/logs/v1/logs.proto`, which documents it.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod logs {
+    tonic::include_proto!("sealift.logs.v1");
+}

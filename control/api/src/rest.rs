@@ -8,6 +8,7 @@ mod agents;
 mod endpoint;
 mod jobs;
 pub mod limits;
+mod logs;
 mod name;
 mod records;
 mod runs;
@@ -19,6 +20,7 @@ pub use agents::{
 };
 pub use endpoint::{Endpoint, EndpointError, Place};
 pub use jobs::{Cipher, Hash, Job, JobKey, JobKind, JobPatch, JobSpec, NewJob, Schedule};
+pub use logs::{LogField, LogRecord};
 pub use name::{Name, NameError};
 pub use records::{AuditRecord, Event, Severity};
 pub use runs::{Run, RunAgent, RunAgentState, RunDetail, RunRole, RunState};

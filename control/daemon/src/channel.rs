@@ -7,7 +7,9 @@
 mod agents;
 mod hub;
 
+pub(crate) use agents::{blocking, peer, sent_away, status};
 pub use hub::Hub;
+pub(crate) use hub::{Line, Place};
 
 use crate::serve::Peer;
 use axum::Router;
@@ -30,16 +32,16 @@ pub fn router(hub: Arc<Hub>) -> Router {
 }
 
 /// What the handshake says of an agent.
-struct Shown {
+pub(crate) struct Shown {
     /// SHA-256 of its key.
-    key: [u8; 32],
+    pub(crate) key: [u8; 32],
     /// Whether its certificate's time is over.
-    expired: bool,
+    pub(crate) expired: bool,
 }
 
 impl Shown {
     /// `None` if it showed no certificate. (One that was not signed by our authority has ended the handshake.)
-    fn of(peer: &Peer, now_ms: i64) -> Option<Self> {
+    pub(crate) fn of(peer: &Peer, now_ms: i64) -> Option<Self> {
         let der = peer.certificate.as_deref()?;
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let ends_ms = certificate.validity().not_after.timestamp().saturating_mul(1000);

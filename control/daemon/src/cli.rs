@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 const DATABASE: &str = "control.db";
 /// Made beside the database, for those who have it open.
 const DATABASE_LOCK: &str = "control.db.lock";
+/// What agents have logged.
+const LOGS: &str = "logs.db";
 const MASTER_KEY: &str = "master.key";
 const RECOVERY: &str = "recovery.sealed";
 
@@ -34,7 +36,7 @@ struct Cli {
 enum Command {
     /// Make a new daemon: its authority, its keys, its database, its first administrator
     Init(Init),
-    /// Serve agents on 8444, and the API on 8443
+    /// Serve agents on 8444 and their logs on 8445, and the API on 8443
     Serve(Serve),
     /// Show the authority's certificate (PEM): what browsers and `curl --cacert` have to trust, and agents pin
     Authority {
@@ -91,6 +93,9 @@ struct Serve {
     /// Where agents dial
     #[arg(long, value_name = "IP:PORT", default_value = "[::]:8444")]
     agents: SocketAddr,
+    /// Where agents bring their logs; they are told the port, and dial the host that they know
+    #[arg(long, value_name = "IP:PORT", default_value = "[::]:8445")]
+    logs: SocketAddr,
     /// A name or address by which people reach this host; may be repeated
     #[arg(long = "name", value_name = "HOST", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
     names: Vec<String>,
@@ -332,16 +337,18 @@ fn serving(options: Serve) -> Done {
         )
         .init();
     let db = options.place.open()?;
-    let Serve { web, agents, names, ready_file, .. } = options;
+    let Serve { place, web, agents, logs, names, ready_file } = options;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let logs_file = place.data_dir.join(LOGS);
+    let options = ServeOptions { web, agents, logs, logs_file, names };
     let ready = move |listening: Listening| {
         let Some(file) = ready_file else { return };
-        let text = format!("web {}\nagents {}\n", listening.web, listening.agents);
+        let text = format!("web {}\nagents {}\nlogs {}\n", listening.web, listening.agents, listening.logs);
         if let Err(error) = put_file(&file, &text) {
             tracing::error!(%error, "the addresses could not be written to {}", file.display());
         }
     };
-    runtime.block_on(serve(db, ServeOptions { web, agents, names }, ready))?;
+    runtime.block_on(serve(db, options, ready))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@ pub mod channel;
 pub mod cli;
 pub mod db;
 pub mod documents;
+pub mod logs;
 pub mod rest;
 pub mod schedule;
 pub mod serve;

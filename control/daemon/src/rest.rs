@@ -8,6 +8,7 @@ mod access;
 mod agents;
 mod extract;
 mod jobs;
+mod logs;
 mod problem;
 mod records;
 mod users;
@@ -15,6 +16,7 @@ mod users;
 pub use access::{Access, RULES};
 
 use crate::channel::Hub;
+use crate::db::logs::LogStore;
 use crate::db::{Db, DbError};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -35,6 +37,7 @@ const BODY_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Api {
     db: Db,
     hub: Arc<Hub>,
+    logs: LogStore,
 }
 
 #[derive(OpenApi)]
@@ -78,6 +81,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::stop))
         .routes(routes!(records::events))
         .routes(routes!(records::audit))
+        .routes(routes!(logs::list))
 }
 
 /// The API's description, OpenAPI 3.1, as JSON.
@@ -91,8 +95,8 @@ pub fn description() -> String {
 }
 
 /// The routes of the port.
-pub fn router(db: Db, hub: Arc<Hub>) -> Router {
-    let api = Api { db, hub };
+pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore) -> Router {
+    let api = Api { db, hub, logs };
     let (router, _) = documented().split_for_parts();
     router
         .route_layer(middleware::from_fn_with_state(api.clone(), access::judge))

@@ -1,11 +1,13 @@
 //! The running daemon: opens its ports and serves until it is told to end.
 //!
-//! Owns the order of starting and ending. What comes in on a port goes to its router: the agent channel on 8444, the API
-//! on 8443. Agents dial in and are never dialled.
+//! Owns the order of starting and ending. What comes in on a port goes to its router: the agent channel on 8444, agents'
+//! logs on 8445, the API on 8443. Agents dial in and are never dialled.
 
 use crate::ca::{Authority, CaError};
 use crate::channel::{self, Hub};
-use crate::db::{Db, audit};
+use crate::db::logs::{LogStore, Retention};
+use crate::db::{Db, DbError, audit};
+use crate::logs;
 use crate::tls::{self, Accepted, TlsError};
 use axum::Extension;
 use axum::Router;
@@ -15,7 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +42,10 @@ pub struct ServeOptions {
     pub web: SocketAddr,
     /// The agents' channel.
     pub agents: SocketAddr,
+    /// Where agents bring their logs.
+    pub logs: SocketAddr,
+    /// The file of those logs.
+    pub logs_file: PathBuf,
     /// Names and addresses by which people reach this host.
     pub names: Vec<String>,
 }
@@ -49,6 +57,8 @@ pub struct Listening {
     pub web: SocketAddr,
     /// The agents' channel.
     pub agents: SocketAddr,
+    /// Where agents bring their logs.
+    pub logs: SocketAddr,
 }
 
 /// Why the daemon cannot serve.
@@ -63,6 +73,9 @@ pub enum ServeError {
     /// A port.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The file of logs.
+    #[error("the logs cannot be kept: {0}")]
+    Logs(#[source] DbError),
     /// Signals.
     #[error("cannot take signals: {0}")]
     Signals(io::Error),
@@ -90,22 +103,34 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let authority = Arc::new(Authority::load(&db)?);
     let for_agents = Arc::new(tls::for_agents(&authority)?);
+    let for_logs = Arc::new(tls::for_logs(&authority)?);
     let for_people = Arc::new(tls::for_people(&authority, &options.names)?);
     let web = listen(options.web).await?;
     let agents = listen(options.agents).await?;
+    let uploads = listen(options.logs).await?;
     let at = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
-    let where_to = Listening { web: at(&web, options.web), agents: at(&agents, options.agents) };
+    let where_to = Listening {
+        web: at(&web, options.web),
+        agents: at(&agents, options.agents),
+        logs: at(&uploads, options.logs),
+    };
+    let clock = db.clone();
+    let store = LogStore::open(&options.logs_file, Arc::new(move || clock.now_ms()));
+    let store = store.map_err(ServeError::Logs)?;
 
     let hub = Hub::new(db.clone(), Arc::clone(&authority));
+    hub.logs_port.store(where_to.logs.port(), Ordering::Relaxed);
     let (end, ending) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let api = crate::rest::router(db.clone(), Arc::clone(&hub));
+    let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone());
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
+    tasks.spawn(port(uploads, for_logs, logs::router(Arc::clone(&hub), store.clone()), ending.clone()));
+    let retaining = tokio::spawn(logs::retain(store, Retention::default()));
     let watching = tokio::spawn(watch_others(db.clone(), Arc::clone(&hub)));
     let scheduling = tokio::spawn(crate::schedule::run(Arc::clone(&hub)));
     listening(where_to);
-    tracing::info!(web = %where_to.web, agents = %where_to.agents, "serving");
+    tracing::info!(web = %where_to.web, agents = %where_to.agents, logs = %where_to.logs, "serving");
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -117,6 +142,7 @@ pub async fn serve(
     let ended = async { while tasks.join_next().await.is_some() {} };
     // Agents come again, and requests are tried again: nobody is waited for for long.
     let _ = tokio::time::timeout(ENDING_MAX, ended).await;
+    retaining.abort();
     watching.abort();
     scheduling.abort();
     let signed = tokio::task::spawn_blocking(move || audit::checkpoint(&db)).await;

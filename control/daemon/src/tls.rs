@@ -83,6 +83,26 @@ pub fn for_agents(authority: &Authority) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// For agents that bring their logs: TLS 1.3, and a valid certificate of theirs.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn for_logs(authority: &Authority) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate().clone())?;
+    let known =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    let ServerIdentity { chain, key } = authority.server(&[CONTROL_NAME.to_owned()])?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(known)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
 /// For people and orchestrators: TLS 1.3 or 1.2, under the names by which they reach this host.
 ///
 /// # Errors

@@ -44,6 +44,29 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const ROOTS_MAX: usize = 64;
 /// Bytes in a text from an agent: a message, the name of its host or system.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Bytes in the message of a log record.
+pub const LOG_MESSAGE_BYTES_MAX: usize = 4096;
+/// Bytes in the target of a log record.
+pub const LOG_TARGET_BYTES_MAX: usize = 64;
+/// Fields of a log record.
+pub const LOG_FIELDS_MAX: usize = 16;
+/// Bytes in the name of such a field.
+pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
+/// Bytes in the value of such a field.
+pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 512;
+/// Log records in one batch of an upload.
+pub const LOG_BATCH_RECORDS_MAX: usize = 1000;
+/// Bytes in one batch of an upload, as the agent counts them: those of its records.
+pub const LOG_BATCH_BYTES_MAX: usize = 256 << 10;
+/// Bytes in a text that logs are searched for.
+pub const LOG_QUERY_BYTES_MAX: usize = 256;
 
+const _: () = assert!(
+    LOG_MESSAGE_BYTES_MAX
+        + LOG_TARGET_BYTES_MAX
+        + LOG_FIELDS_MAX * (LOG_FIELD_NAME_BYTES_MAX + LOG_FIELD_VALUE_BYTES_MAX + 16)
+        + 128
+        <= LOG_BATCH_BYTES_MAX
+);
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
 const _: () = assert!(PASSWORD_CHARS_MIN < PASSWORD_BYTES_MAX);

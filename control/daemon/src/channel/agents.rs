@@ -1,7 +1,7 @@
 //! What agents ask, answered.
 
 use super::Shown;
-use super::hub::Hub;
+use super::hub::{Hub, Line};
 use crate::ca::{CaError, Request as CertificateRequest};
 use crate::db::agents::{self, EnrolRequest as Asked, Hello as Greeted, Said};
 use crate::db::{Actor, Db, DbError, events, new_id, runs};
@@ -19,6 +19,7 @@ use sealift_api::agent::{
 };
 use sealift_api::rest::{Agent, AgentState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
@@ -203,7 +204,7 @@ impl Talk {
         }
         self.check_state().await?;
         let incarnation = self.hello(hello).await?;
-        let place = self.hub.enter(self.agent.id);
+        let place = self.hub.enter(self.agent.id, Line::Channel);
         let mut goodbye = place.goodbye.clone();
         // The first document is said whatever the agent has: with it comes its incarnation.
         let mut said = None;
@@ -281,6 +282,7 @@ impl Talk {
             return Ok(());
         }
         document.incarnation = incarnation.to_vec();
+        document.logs_port = u32::from(self.hub.logs_port.load(Ordering::Relaxed));
         self.say(ToAgent::Document(document)).await
     }
 
@@ -337,7 +339,7 @@ impl Talk {
 const VERSION: u32 = 1;
 
 /// Ends when the agent is to be sent away.
-async fn sent_away(goodbye: &mut watch::Receiver<Option<Reason>>) -> Reason {
+pub(crate) async fn sent_away(goodbye: &mut watch::Receiver<Option<Reason>>) -> Reason {
     match goodbye.wait_for(Option::is_some).await.map(|reason| *reason) {
         Ok(reason) => reason.unwrap_or(Reason::Replaced),
         // Its place was taken, and nobody is left who could say so.
@@ -353,12 +355,12 @@ fn by_agent(agent: &Agent, address: &str) -> Actor {
     Actor { who: format!("agent:{}", agent.name), address: address.into(), request_id: new_id() }
 }
 
-fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("the connection has no peer"))
 }
 
 /// Runs what blocks where blocking is allowed.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     db: &Db,
     work: impl FnOnce(&Db) -> Result<T, DbError> + Send + 'static,
 ) -> Result<T, DbError> {
@@ -367,7 +369,7 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(DbError::Damaged(format!("a task failed: {error}"))))
 }
 
-fn status(error: DbError) -> Status {
+pub(crate) fn status(error: DbError) -> Status {
     let code = match &error {
         DbError::NotFound(_) => Code::NotFound,
         DbError::Conflict(_) => Code::AlreadyExists,

@@ -4,7 +4,7 @@ use crate::ca::Authority;
 use crate::db::Db;
 use sealift_api::agent::goodbye::Reason;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -15,8 +15,19 @@ pub struct Hub {
     pub db: Db,
     /// Who signs.
     pub authority: Arc<Authority>,
-    live: Mutex<HashMap<Uuid, Live>>,
+    /// Where agents are to bring their logs; told them with each document.
+    pub(crate) logs_port: AtomicU16,
+    live: Mutex<HashMap<(Uuid, Line), Live>>,
     next: AtomicU64,
+}
+
+/// What an agent is connected for: of each it has one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Line {
+    /// Its channel.
+    Channel,
+    /// The upload of its logs.
+    Logs,
 }
 
 /// A connected agent.
@@ -27,45 +38,48 @@ struct Live {
 }
 
 /// An agent's place among the connected; it is free again when this is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     hub: Arc<Hub>,
-    agent: Uuid,
+    key: (Uuid, Line),
     connection: u64,
     /// Something of what concerns the agent may have changed.
-    pub(super) news: Arc<Notify>,
+    pub(crate) news: Arc<Notify>,
     /// It is to be sent away.
-    pub(super) goodbye: watch::Receiver<Option<Reason>>,
+    pub(crate) goodbye: watch::Receiver<Option<Reason>>,
 }
 
 impl Hub {
     /// With nobody connected.
     #[must_use]
     pub fn new(db: Db, authority: Arc<Authority>) -> Arc<Self> {
-        Arc::new(Self { db, authority, live: Mutex::default(), next: AtomicU64::new(1) })
+        let (logs_port, live, next) = (AtomicU16::new(0), Mutex::default(), AtomicU64::new(1));
+        Arc::new(Self { db, authority, logs_port, live, next })
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<Uuid, Live>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<(Uuid, Line), Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an agent is connected.
     #[must_use]
     pub fn is_connected(&self, agent: Uuid) -> bool {
-        self.live().contains_key(&agent)
+        self.live().contains_key(&(agent, Line::Channel))
     }
 
     /// How many are.
     #[must_use]
     pub fn connected(&self) -> usize {
-        self.live().len()
+        self.live().keys().filter(|(_, line)| *line == Line::Channel).count()
     }
 
     /// What is desired of these may have changed, or whether they may speak.
     pub fn wake(&self, agents: impl IntoIterator<Item = Uuid>) {
         let live = self.live();
         for agent in agents {
-            if let Some(live) = live.get(&agent) {
-                live.news.notify_one();
+            for line in [Line::Channel, Line::Logs] {
+                if let Some(live) = live.get(&(agent, line)) {
+                    live.news.notify_one();
+                }
             }
         }
     }
@@ -84,24 +98,25 @@ impl Hub {
         }
     }
 
-    /// Takes a place for an agent. One that it has already is ended.
-    pub(super) fn enter(self: &Arc<Self>, agent: Uuid) -> Place {
+    /// Takes a place for an agent. One of the kind that it has already is ended.
+    pub(crate) fn enter(self: &Arc<Self>, agent: Uuid, line: Line) -> Place {
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
         let news = Arc::new(Notify::new());
         let (goodbye, told) = watch::channel(None);
-        let before = self.live().insert(agent, Live { connection, news: Arc::clone(&news), goodbye });
+        let key = (agent, line);
+        let before = self.live().insert(key, Live { connection, news: Arc::clone(&news), goodbye });
         if let Some(before) = before {
             before.goodbye.send_replace(Some(Reason::Replaced));
         }
-        Place { hub: Arc::clone(self), agent, connection, news, goodbye: told }
+        Place { hub: Arc::clone(self), key, connection, news, goodbye: told }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut live = self.hub.live();
-        if live.get(&self.agent).is_some_and(|live| live.connection == self.connection) {
-            live.remove(&self.agent);
+        if live.get(&self.key).is_some_and(|live| live.connection == self.connection) {
+            live.remove(&self.key);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - `master`: the master key, what is sealed under it, and the recovery key
 //! - `backup`: copies of the whole, and their return
 //! - `agents`, `jobs`, `runs`, `events`: what the daemon is for
+//! - `logs`: what agents have logged, in a file of its own
 //!
 //! Everything here blocks: call it where blocking is allowed. Nothing here knows of HTTP, TLS or agents' streams.
 
@@ -17,6 +18,7 @@ pub mod backup;
 mod error;
 pub mod events;
 pub mod jobs;
+pub mod logs;
 pub mod master;
 mod open;
 pub mod runs;

@@ -90,7 +90,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, DbError> {
     Ok(reader)
 }
 
-fn connect_writer(path: &Path) -> Result<Connection, DbError> {
+pub(super) fn connect_writer(path: &Path) -> Result<Connection, DbError> {
     let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mode = writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     if mode != "wal" {

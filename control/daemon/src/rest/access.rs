@@ -71,6 +71,7 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/runs/{id}/stop", At(Operator)),
     ("GET", "/api/v1/events", At(Viewer)),
     ("GET", "/api/v1/audit", At(Administrator)),
+    ("GET", "/api/v1/logs", At(Viewer)),
 ];
 
 /// Whose request this is. Handlers of routes that are not open find it in their arguments.

@@ -20,6 +20,9 @@ pub(crate) const ASSIGNMENTS_MAX: usize = 1024;
 /// Bytes of a document, as it is sent and kept.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
+/// Where a daemon takes logs, if it doesn't say otherwise.
+const LOGS_PORT: u16 = 8445;
+
 /// The first line of the file.
 const TITLE: &[u8] = b"sealift agent document 1\n";
 
@@ -36,6 +39,8 @@ pub(crate) struct Desired {
     pub(crate) number: u64,
     pub(crate) incarnation: Vec<u8>,
     pub(crate) tasks: Vec<Task>,
+    /// Where the daemon takes logs, on its host.
+    pub(crate) logs_port: u16,
 }
 
 /// What an assignment asks for.
@@ -135,7 +140,13 @@ fn read(document: &wire::Document) -> Result<Received, Nonsense> {
     // Of the right size at once, so that no copy is left where it grew.
     let mut bytes = Zeroizing::new(Vec::with_capacity(document.encoded_len()));
     document.encode(&mut *bytes).map_err(|_| Nonsense::TooLarge)?;
-    let desired = Desired { number: document.number, incarnation: document.incarnation.clone(), tasks };
+    // One that is no port is as none.
+    let logs_port = match u16::try_from(document.logs_port) {
+        Ok(0) | Err(_) => LOGS_PORT,
+        Ok(port) => port,
+    };
+    let desired =
+        Desired { number: document.number, incarnation: document.incarnation.clone(), tasks, logs_port };
     Ok(Received { desired, bytes })
 }
 
@@ -269,7 +280,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn document(number: u64, assignments: Vec<wire::Assignment>) -> wire::Document {
-        wire::Document { number, incarnation: vec![9; 16], assignments }
+        wire::Document { number, incarnation: vec![9; 16], assignments, logs_port: 0 }
     }
 
     fn home(dir: &tempfile::TempDir) -> Home {
