@@ -4,7 +4,9 @@
 //! connection. Reading goes on a few fetches ahead of writing; what may be ahead is bounded by the pool. Many small
 //! files are read by one job of a worker; a run of a large one goes through the shard's block I/O.
 
+use super::feed::HEAD_BYTES;
 use super::log::Offered;
+use super::recent::Taken;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, FRAME_HEADER_BYTES, RUN_BYTES_MAX};
@@ -73,11 +75,11 @@ pub async fn run(
     let writing = async {
         while let Some(next) = due.recv().await {
             let internal = |_| Ended::Refused(CloseCode::Internal, "a reading task failed".into());
-            let Prepared { buf, payload_bytes } = next.await.map_err(internal)?;
-            writer.send_encoded(buf.as_slice()).await?;
+            let Prepared { frames, payload_bytes } = next.await.map_err(internal)?;
+            writer.send_encoded(frames.bytes()).await?;
             serve.sent_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
             server.borrow_mut().handle_answered();
-            drop(buf);
+            drop(frames);
             share.give_back();
         }
         Ok(())
@@ -131,8 +133,24 @@ impl Drop for PoolShare {
 
 /// Frames ready to be sent.
 struct Prepared {
-    buf: PoolBuf,
+    frames: Frames,
     payload_bytes: u64,
+}
+
+/// Where frames are.
+enum Frames {
+    /// In a buffer of the shard's, read for this fetch.
+    Read(PoolBuf),
+    /// In one of the scan's, which had just read it.
+    Recent(Taken),
+}
+
+impl Frames {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Read(buf) | Self::Recent(Taken { buf, .. }) => buf.as_slice(),
+        }
+    }
 }
 
 /// Reads what fetches ask for.
@@ -168,6 +186,14 @@ impl Preparer {
         judged: Judged,
         offered: OfferedById,
     ) -> oneshot::Receiver<Prepared> {
+        if let [Answer::Serve { range, bytes }] = judged.answers[..]
+            && bytes > WORKER_BYTES_MAX
+            && let Some(taken) = self.serving.recent.take(range)
+        {
+            let (done, result) = oneshot::channel();
+            let _ = done.send(recent(request, range, bytes, taken));
+            return result;
+        }
         let payload: usize = judged.answers.iter().map(payload_bytes).sum();
         let one_frame = payload + FRAME_HEADER_BYTES + BLOCKS_PREFIX_BYTES;
         let buf = self.io.pool().acquire(one_frame.max(RUN_BYTES_MAX)).await;
@@ -210,6 +236,16 @@ fn put_error(buf: &mut PoolBuf, request: u64, error: RangeError) {
     buf.put_slice(&body);
 }
 
+/// One run of a large file that was just hashed.
+fn recent(request: u64, range: BlocksPrefix, bytes: u32, mut taken: Taken) -> Prepared {
+    let prefix = range.encode();
+    let header = FrameHeader::new(FrameKind::Blocks, prefix.len() + bytes as usize, request).encode();
+    let head = &mut taken.buf.as_mut_slice()[..HEAD_BYTES];
+    head[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+    head[FRAME_HEADER_BYTES..].copy_from_slice(&prefix);
+    Prepared { frames: Frames::Recent(taken), payload_bytes: bytes.into() }
+}
+
 /// One run of a large file.
 #[allow(clippy::too_many_arguments)]
 async fn large(
@@ -240,11 +276,13 @@ async fn large(
             }
         }
     };
-    let Some(error) = error else { return Prepared { buf, payload_bytes: bytes as u64 } };
+    let Some(error) = error else {
+        return Prepared { frames: Frames::Read(buf), payload_bytes: bytes as u64 };
+    };
     buf.clear();
     let problem = report(serving, range.file, &offered.path, &error);
     put_error(&mut buf, request, RangeError { range, problem });
-    Prepared { buf, payload_bytes: 0 }
+    Prepared { frames: Frames::Read(buf), payload_bytes: 0 }
 }
 
 fn find_open(
@@ -307,7 +345,7 @@ fn small(
             }
         }
     }
-    Prepared { buf, payload_bytes }
+    Prepared { frames: Frames::Read(buf), payload_bytes }
 }
 
 fn read_range(

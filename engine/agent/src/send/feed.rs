@@ -7,13 +7,13 @@ use super::hashes::may_be_remembered;
 use super::scan::{AT_REST_AFTER, Scan, Wanted, is_at_rest};
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::BlockHash;
-use sealift_proto::limits::{FETCH_RANGES_MAX, RUN_BYTES_MAX};
+use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, FETCH_RANGES_MAX, FRAME_HEADER_BYTES, RUN_BYTES_MAX};
 use sealift_proto::manifest::Attributes;
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::pull::Run;
 use sealift_store::{
-    Backend, BlockIo, EntryKind, FileStat, Piece, PoolConfig, SmallFailure, SmallRead, hash_pieces, hash_run,
-    holes, read_small, spawn_shard,
+    Backend, BlockIo, EntryKind, FileStat, Piece, PoolBuf, PoolConfig, SmallFailure, SmallRead, hash_pieces,
+    hash_run, holes, read_small, spawn_shard,
 };
 use std::fs::File;
 use std::io;
@@ -23,7 +23,9 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 /// Buffers of the shard.
-const SCAN_BUFFERS: usize = 24;
+pub const SCAN_BUFFERS: usize = 32;
+/// Room before a run, for the frame in which it may be sent.
+pub const HEAD_BYTES: usize = FRAME_HEADER_BYTES + BLOCKS_PREFIX_BYTES;
 /// Lists of files that wait to be read.
 const WANTED_AHEAD_MAX: usize = 4;
 /// Items the feeder may be ahead of the sequencer; their buffers are bounded by the pool.
@@ -38,13 +40,20 @@ pub enum Item {
     /// A file whose runs follow.
     Begin(Begin),
     /// Some of its blocks.
-    Run { run: Run, hashes: oneshot::Receiver<io::Result<Vec<BlockHash>>> },
+    Run { run: Run, hashed: oneshot::Receiver<io::Result<HashedRun>> },
     /// All of its blocks were read.
     Finish { file: Arc<File> },
     /// It is larger than a file may be.
     TooLarge { path: SafePath },
     /// It cannot be opened.
     Failed { path: SafePath, error: io::Error },
+}
+
+/// A run that was read and hashed.
+pub struct HashedRun {
+    pub hashes: Vec<BlockHash>,
+    /// The run, behind [`HEAD_BYTES`]; not of blocks so large that few buffers hold one.
+    pub buf: Option<PoolBuf>,
 }
 
 /// A file that is read by itself.
@@ -175,7 +184,7 @@ impl Reading {
             return;
         }
         let (done, result) = oneshot::channel();
-        let buf = self.io.pool().acquire(RUN_BYTES_MAX).await;
+        let buf = self.scan.recent.buffer(self.io.pool(), RUN_BYTES_MAX).await;
         let (io, scan) = (self.io.clone(), Arc::clone(&self.scan));
         tokio::task::spawn_local(async move {
             let algorithm = scan.algorithm;
@@ -258,20 +267,30 @@ impl Reading {
         let begin = Begin { path, stat, layout, holes, at_rest, lasting, attributes };
         let _ = items.send(Item::Begin(begin)).await;
         for run in Run::cover(FileId(0), layout, BlockIndex(0), layout.blocks()) {
-            let (done, hashes) = oneshot::channel();
+            let (done, hashed) = oneshot::channel();
             let bytes = run.bytes as usize;
+            let pool = self.io.pool();
+            let standard = HEAD_BYTES + bytes <= pool.slot_bytes();
             // Taken here, in order: whoever waits for the oldest run waits for something that has its buffer.
-            let buf = self.io.pool().acquire(bytes).await;
+            let mut buf = match standard {
+                true => self.scan.recent.buffer(pool, HEAD_BYTES + bytes).await,
+                false => pool.acquire(HEAD_BYTES + bytes).await,
+            };
+            buf.put_zeros(HEAD_BYTES);
             let (io, on_shard, algorithm) = (self.io.clone(), on_shard.clone(), self.scan.algorithm);
             tokio::task::spawn_local(async move {
                 let (read, buf) = io.read_exact_at(&on_shard, layout.offset(run.first), bytes, buf).await;
                 let hashed = match read {
-                    Ok(()) => Ok(hash_run(algorithm, layout, run.first, buf, 0..bytes).await.0),
+                    Ok(()) => {
+                        let place = HEAD_BYTES..HEAD_BYTES + bytes;
+                        let (hashes, buf) = hash_run(algorithm, layout, run.first, buf, place).await;
+                        Ok(HashedRun { hashes, buf: standard.then_some(buf) })
+                    }
                     Err(error) => Err(error),
                 };
                 let _ = done.send(hashed);
             });
-            if items.send(Item::Run { run, hashes }).await.is_err() {
+            if items.send(Item::Run { run, hashed }).await.is_err() {
                 return;
             }
         }

@@ -11,6 +11,7 @@ mod feed;
 mod find;
 mod hashes;
 mod log;
+mod recent;
 mod scan;
 mod sequence;
 mod serve;
@@ -24,6 +25,7 @@ use carried::Carried;
 use changed::ChangedFiles;
 use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
+use recent::Recent;
 use scan::{Scan, Scanning, Totals};
 use sealift_net::{Acceptor, AcceptorOptions, Cipher, Listener, ServedJob};
 use sealift_proto::digest::HashAlgorithm;
@@ -125,11 +127,13 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let changed = Arc::new(ChangedFiles::default());
     let scanned = watch::Sender::new(None);
     let totals = scanned.subscribe();
+    let recent = Arc::new(Recent::default());
     let scan = Scan {
         source: Arc::clone(&source),
         log: Arc::clone(&log),
         files: Arc::clone(&files),
         algorithm: options.hash,
+        recent: Arc::clone(&recent),
         backend: backend.backend,
         carried: Carried::new(options.preserve),
         reporter: Arc::clone(&reporter),
@@ -148,6 +152,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         source,
         log: Arc::clone(&log),
         files,
+        recent,
         changed,
         happened,
         connections_max: options.connections,

@@ -12,6 +12,7 @@ use super::carried::Carried;
 use super::changed::ChangedFiles;
 use super::hashes::Hashes;
 use super::log::{ManifestLog, OfferedFiles};
+use super::recent::Recent;
 use super::sequence::Sequencer;
 use crate::report::{Event, Reporter};
 use sealift_proto::digest::HashAlgorithm;
@@ -28,6 +29,9 @@ use tokio::sync::{oneshot, watch};
 /// its times whether it is written to from now on.
 pub const AT_REST_AFTER: Duration = Duration::from_millis(100);
 
+/// How long after its end the last runs are kept for receivers.
+const RECENT_FOR: Duration = Duration::from_secs(2);
+
 /// What the scan shares with the rest of a sender.
 pub struct Scan {
     /// What is offered.
@@ -38,6 +42,8 @@ pub struct Scan {
     pub files: Arc<OfferedFiles>,
     /// The hash of the blocks.
     pub algorithm: HashAlgorithm,
+    /// Where runs are kept that were just hashed.
+    pub recent: Arc<Recent>,
     /// What reads files.
     pub backend: Backend,
     /// What is carried beside names, content, modes and times.
@@ -128,7 +134,15 @@ async fn run(scan: &Arc<Scan>, sequencer: &mut Sequencer, hashes: Option<Hashes>
         sequencer.end().await?;
         // Not so if files were found changed in this very moment.
         if sequencer.has_ended() {
-            for id in scan.changed.take().await {
+            let mut changed = std::pin::pin!(scan.changed.take());
+            let changed = tokio::select! {
+                changed = &mut changed => changed,
+                () = tokio::time::sleep(RECENT_FOR) => {
+                    scan.recent.clear();
+                    changed.await
+                }
+            };
+            for id in changed {
                 sequencer.withdraw_changed(id)?;
             }
         }

@@ -3,7 +3,7 @@
 //! Owns what is known of entries while the scan goes on: which file is open, which are tried again, which names are one
 //! file, which were taken back.
 
-use super::feed::{Begin, Feeder, Item, SmallFile, SmallResult, ended};
+use super::feed::{Begin, Feeder, HashedRun, Item, SmallFile, SmallResult, ended};
 use super::find::Step;
 use super::hashes::{Hashes, Known, KnownMore, Remember};
 use super::log::Offered;
@@ -27,6 +27,9 @@ use tokio::time::Instant;
 
 /// A segment with anything in it waits no longer than this.
 const SEGMENT_DELAY: Duration = Duration::from_millis(50);
+/// No longer than this while a large file is read: receivers are to ask for its runs while these are kept
+/// ([`super::recent`]).
+const OPEN_SEGMENT_DELAY: Duration = Duration::from_millis(5);
 /// A file that changed is tried this many times in all.
 const ATTEMPTS_MAX: u32 = 3;
 /// A file that was left alone for so long is tried as often again.
@@ -184,16 +187,20 @@ impl Sequencer {
 
     /// When something is to be done even if nothing comes.
     fn due(&self) -> Option<Instant> {
-        let segment = self.oldest_unsigned.map(|since| since + SEGMENT_DELAY);
+        let segment = self.oldest_unsigned.map(|since| since + self.segment_delay());
         let hashes = self.remember.as_ref().and_then(Remember::due);
         segment.into_iter().chain(hashes).min()
+    }
+
+    fn segment_delay(&self) -> Duration {
+        if self.open.is_some() { OPEN_SEGMENT_DELAY } else { SEGMENT_DELAY }
     }
 
     async fn write_due(&mut self) -> io::Result<()> {
         if self.due().is_none_or(|due| due > Instant::now()) {
             return Ok(());
         }
-        if self.oldest_unsigned.is_some_and(|since| since.elapsed() >= SEGMENT_DELAY) {
+        if self.oldest_unsigned.is_some_and(|since| since.elapsed() >= self.segment_delay()) {
             self.flush()?;
         }
         if let Some(remember) = &mut self.remember
@@ -285,9 +292,9 @@ impl Sequencer {
                 Ok(())
             }
             Item::Begin(begin) => self.begin(begin),
-            Item::Run { run, hashes } => {
-                let hashes = hashes.await.unwrap_or_else(|_| Err(io::Error::other("a hashing task failed")));
-                self.hashed(run, hashes)
+            Item::Run { run, hashed } => {
+                let hashed = hashed.await.unwrap_or_else(|_| Err(io::Error::other("a hashing task failed")));
+                self.hashed(run, hashed)
             }
             Item::Finish { file } => self.finish(&file),
             Item::TooLarge { path } => {
@@ -340,19 +347,22 @@ impl Sequencer {
         Ok(())
     }
 
-    fn hashed(&mut self, run: Run, hashes: io::Result<Vec<BlockHash>>) -> io::Result<()> {
+    fn hashed(&mut self, run: Run, hashed: io::Result<HashedRun>) -> io::Result<()> {
         let open = self.open.as_mut().expect("a run follows its file's beginning");
         if open.failure.is_some() {
             return Ok(());
         }
-        match hashes {
+        match hashed {
             Err(error) => {
                 open.failure = Some(error);
                 Ok(())
             }
-            Ok(hashes) => {
+            Ok(HashedRun { hashes, buf }) => {
                 open.hashes.extend_from_slice(&hashes);
                 let id = open.id;
+                if let Some(buf) = buf {
+                    self.scan.recent.keep(id, run.first, run.count, buf);
+                }
                 self.totals.hashed_bytes += u64::from(run.bytes);
                 self.push(&Record::Hashes { id, first: run.first, hashes })
             }

@@ -5,6 +5,7 @@
 
 use super::changed::ChangedFiles;
 use super::log::{ManifestLog, OfferedFiles};
+use super::recent::Recent;
 use super::{control, data};
 use crate::report::Reporter;
 use sealift_net::{
@@ -32,6 +33,8 @@ pub struct Serving {
     pub log: Arc<ManifestLog>,
     /// The files in it.
     pub files: Arc<OfferedFiles>,
+    /// Runs that were just hashed.
+    pub recent: Arc<Recent>,
     /// Files that a request found changed go to the scanner.
     pub changed: Arc<ChangedFiles>,
     /// What happens goes to the one who waits for it.
