@@ -1,10 +1,15 @@
 //! A control daemon and its agents as processes, and a client of its API that trusts its authority alone.
 
+mod stream;
+
+pub use stream::{Frame, Stream};
+
 use crate::process::{Outcome, Process, Run, control_program};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +17,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between looks.
 const TICK: Duration = Duration::from_millis(20);
-const PASSWORD: &str = "correct horse battery";
+/// The first administrator's, whose name is `admin`.
+pub const PASSWORD: &str = "correct horse battery";
 
 /// A daemon, and everything that belongs to it.
 pub struct Daemon {
@@ -28,7 +36,8 @@ pub struct Daemon {
     pub pin: String,
     tls: Arc<ClientConfig>,
     ports: Option<[SocketAddr; 3]>,
-    web: SocketAddr,
+    /// Where the API is.
+    pub web: SocketAddr,
     /// Where agents dial.
     pub agents: SocketAddr,
     /// Where agents bring their logs.
@@ -151,6 +160,16 @@ impl Daemon {
         self.process.take().expect("it runs").kill();
     }
 
+    /// Asks it to end, as its service manager would, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not run, or does not end.
+    pub fn end(&mut self) -> Outcome {
+        let process = self.process.take().expect("it runs");
+        process.signal(rustix::process::Signal::TERM);
+        process.finish()
+    }
+
     /// Logs the administrator in.
     ///
     /// # Panics
@@ -186,6 +205,37 @@ impl Daemon {
     /// # Panics
     /// If there is none.
     pub fn call(&self, who: As<'_>, method: &str, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        self.call_with(who, method, path, body, &[])
+    }
+
+    /// The same with further lines in the request's head.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn call_with(
+        &self,
+        who: As<'_>,
+        method: &str,
+        path: &str,
+        body: impl Into<Option<Value>>,
+        more: &[&str],
+    ) -> Answer {
+        self.call_together(1, who, method, path, body, more).remove(0)
+    }
+
+    /// Sends the same request so many times at once.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn call_together(
+        &self,
+        times: usize,
+        who: As<'_>,
+        method: &str,
+        path: &str,
+        body: impl Into<Option<Value>>,
+        more: &[&str],
+    ) -> Vec<Answer> {
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/api/v1/{path}") };
         let body = body.into().map(|body| body.to_string()).unwrap_or_default();
         let mut head = format!(
@@ -195,32 +245,41 @@ impl Daemon {
         if !body.is_empty() {
             head.push_str("content-type: application/json\r\n");
         }
-        match who {
-            As::Nobody => {}
-            As::Administrator => {
-                let (cookie, csrf) = self.session.as_ref().expect("logged in");
-                head.push_str(&format!("cookie: {cookie}\r\nx-csrf-token: {csrf}\r\n"));
-            }
-            As::Token(token) => head.push_str(&format!("authorization: Bearer {token}\r\n")),
+        head.push_str(&self.proof(who));
+        for line in more {
+            head.push_str(line);
+            head.push_str("\r\n");
         }
         let request = format!("{head}\r\n{body}");
-        let answer = self.runtime.block_on(async {
-            let exchange = async {
-                let tcp = TcpStream::connect(self.web).await?;
-                let name = ServerName::try_from("localhost").expect("a name");
-                let mut stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
-                stream.write_all(request.as_bytes()).await?;
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer).await?;
-                Ok::<_, std::io::Error>(answer)
-            };
-            tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time").expect("an answer")
-        });
-        let answer = String::from_utf8(answer).expect("text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") };
-        Answer { status, body, head: head.replace('\r', "") }
+        self.runtime.block_on(async {
+            let mut asking = JoinSet::new();
+            for _ in 0..times {
+                asking.spawn(tokio::time::timeout(PATIENCE, exchange(self.connect(), request.clone())));
+            }
+            let answers = asking.join_all().await.into_iter();
+            answers.map(|answer| answer.expect("an answer in time").expect("an answer")).collect()
+        })
+    }
+
+    /// Lines of a request's head that prove who asks.
+    fn proof(&self, who: As<'_>) -> String {
+        match who {
+            As::Nobody => String::new(),
+            As::Administrator => {
+                let (cookie, csrf) = self.session.as_ref().expect("logged in");
+                format!("cookie: {cookie}\r\nx-csrf-token: {csrf}\r\n")
+            }
+            As::Token(token) => format!("authorization: Bearer {token}\r\n"),
+        }
+    }
+
+    fn connect(&self) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + use<> {
+        let (tls, web) = (TlsConnector::from(Arc::clone(&self.tls)), self.web);
+        async move {
+            let tcp = TcpStream::connect(web).await?;
+            let name = ServerName::try_from("localhost").expect("a name");
+            tls.connect(name, tcp).await
+        }
     }
 
     /// A new token for enrolment, in a file.
@@ -258,6 +317,25 @@ impl Daemon {
     pub fn command(&self, words: &str) -> Outcome {
         command(words, self.dir.path()).finish()
     }
+}
+
+async fn exchange(
+    connection: impl Future<Output = io::Result<TlsStream<TcpStream>>>,
+    request: String,
+) -> io::Result<Answer> {
+    let mut stream = connection.await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let body = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(body).unwrap_or_else(|_| Value::from(body))
+    };
+    Ok(Answer { status, body, head: head.replace('\r', "") })
 }
 
 fn command(words: &str, dir: &Path) -> Run {

@@ -9,8 +9,10 @@ mod agents;
 mod extract;
 mod jobs;
 mod logs;
+mod once;
 mod problem;
 mod records;
+mod stream;
 mod users;
 
 pub use access::{Access, RULES};
@@ -25,6 +27,7 @@ use axum::middleware;
 use problem::Failure;
 use sealift_api::rest::{Problem, Role};
 use std::sync::Arc;
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -38,6 +41,8 @@ pub(crate) struct Api {
     db: Db,
     hub: Arc<Hub>,
     logs: LogStore,
+    streams: Arc<stream::Streams>,
+    under_way: once::UnderWay,
 }
 
 #[derive(OpenApi)]
@@ -80,6 +85,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::stop))
         .routes(routes!(records::events))
+        .routes(routes!(stream::events))
+        .routes(routes!(stream::run))
         .routes(routes!(records::audit))
         .routes(routes!(logs::list))
 }
@@ -94,9 +101,10 @@ pub fn description() -> String {
     api.to_pretty_json().expect("it is made of constants")
 }
 
-/// The routes of the port.
-pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore) -> Router {
-    let api = Api { db, hub, logs };
+/// The routes of the port. Streams end when `ending` says so.
+pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore, ending: watch::Receiver<bool>) -> Router {
+    let api =
+        Api { db, hub, logs, streams: stream::Streams::new(ending), under_way: once::UnderWay::default() };
     let (router, _) = documented().split_for_parts();
     router
         .route_layer(middleware::from_fn_with_state(api.clone(), access::judge))

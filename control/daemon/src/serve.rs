@@ -122,7 +122,7 @@ pub async fn serve(
     hub.logs_port.store(where_to.logs.port(), Ordering::Relaxed);
     let (end, ending) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone());
+    let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone(), ending.clone());
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
     tasks.spawn(port(uploads, for_logs, logs::router(Arc::clone(&hub), store.clone()), ending.clone()));

@@ -1,5 +1,6 @@
 //! The control daemon with real agents: what an operator does, and what may go wrong meanwhile.
 
 mod access;
+mod api;
 mod enrolment;
 mod runs;

@@ -175,24 +175,57 @@ pub fn list(
     Ok(Page::of(rows.collect::<Result<_, _>>()?, limit, |event| event.number.to_string()))
 }
 
+/// What follows the events that somebody has.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The number of the oldest event that is kept; one above the newest if none is.
+    pub oldest: u64,
+    /// The number of the newest event, whether it is kept or not.
+    pub newest: u64,
+    /// Those of the filter, the oldest first.
+    pub events: Vec<Event>,
+}
+
 /// Events above the number, the oldest first: for those who have all up to it.
 ///
 /// # Errors
 /// Of the database.
-pub fn after(db: &Connection, number: u64, limit: usize) -> Result<Vec<Event>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM events WHERE number > ?1 ORDER BY number LIMIT ?2");
+pub fn tail(db: &Connection, filter: &EventFilter, number: u64, limit: usize) -> Result<Tail, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events WHERE number > ?1 AND (?2 IS NULL OR severity = ?2) \
+            AND (?3 IS NULL OR agent_id = ?3) AND (?4 IS NULL OR job_id = ?4) AND (?5 IS NULL OR run_id = ?5) \
+            ORDER BY number LIMIT ?6"
+    );
     let mut statement = db.prepare_cached(&sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![i64::try_from(number).unwrap_or(i64::MAX), limit], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
+    let rows = statement.query_map(
+        params![
+            i64::try_from(number).unwrap_or(i64::MAX),
+            filter.severity.map(Severity::as_str),
+            id(filter.agent_id),
+            id(filter.job_id),
+            id(filter.run_id),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        ],
+        from_row,
+    )?;
+    let newest = newest(db)?;
+    let oldest: Option<i64> =
+        db.prepare_cached("SELECT min(number) FROM events")?.query_row([], |row| row.get(0))?;
+    Ok(Tail {
+        oldest: oldest.map_or(newest.saturating_add(1), i64::unsigned_abs),
+        newest,
+        events: rows.collect::<Result<_, _>>()?,
+    })
 }
 
-/// The number of the newest event, and 0 before the first.
+/// The number of the newest event, whether it is still kept or not, and 0 before the first.
 ///
 /// # Errors
 /// Of the database.
 pub fn newest(db: &Connection) -> Result<u64, DbError> {
-    let number: Option<i64> = db.query_row("SELECT max(number) FROM events", [], |row| row.get(0))?;
+    let mut statement = db.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?;
+    let number: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
     Ok(number.unwrap_or(0).unsigned_abs())
 }
 

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod backup;
 mod error;
 pub mod events;
+pub mod idempotency;
 pub mod jobs;
 pub mod logs;
 pub mod master;

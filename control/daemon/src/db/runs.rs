@@ -91,6 +91,30 @@ pub fn list(
     Ok(Page::of(rows.collect::<Result<_, _>>()?, limit, |run| run.id.to_string()))
 }
 
+/// Something that is another whenever a run is: cheap to ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    version: i64,
+    newest_ms: i64,
+    sums: [f64; 6],
+}
+
+/// The mark of a run as it is now.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub fn mark(db: &Connection, id: Uuid) -> Result<Mark, DbError> {
+    // Sums beside the time: two changes may be of one millisecond. `total`, as agents may say numbers of any size.
+    let sql = "SELECT version, max(updated_ms), total(updated_ms), total(bytes), total(bytes_known), \
+        total(bytes_transferred), total(files), total(failed) + total(deleted) FROM runs \
+        JOIN run_agents ON run_id = id WHERE id = ?1 GROUP BY id";
+    let found = db.prepare_cached(sql)?.query_row([id.into_bytes()], |row| {
+        let sums = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?];
+        Ok(Mark { version: row.get(0)?, newest_ms: row.get(1)?, sums })
+    });
+    found.optional()?.ok_or(DbError::NotFound("run"))
+}
+
 /// A run and all who take part in it.
 ///
 /// # Errors

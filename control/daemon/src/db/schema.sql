@@ -174,12 +174,15 @@ CREATE TABLE audit_checkpoints (
     signature       BLOB NOT NULL CHECK (length(signature) = 64)      -- Ed25519, by the daemon's audit key
 ) STRICT;
 
+-- Answers to requests that brought a key, for a day: a request that is sent again is not carried out again.
 CREATE TABLE idempotency (
-    actor           TEXT NOT NULL,
+    user_id         BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     key             TEXT NOT NULL,
-    request         BLOB NOT NULL,          -- SHA-256 of method, path and body
+    request         BLOB NOT NULL CHECK (length(request) = 32),     -- a keyed hash of method, path and body
     status          INTEGER NOT NULL,
-    body            TEXT NOT NULL,
+    version         INTEGER,                -- the answer's ETag
+    answer          BLOB NOT NULL,          -- its body, sealed: it may have a secret
     created_ms      INTEGER NOT NULL,
-    PRIMARY KEY (actor, key)
+    PRIMARY KEY (user_id, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (created_ms);

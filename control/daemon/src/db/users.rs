@@ -18,8 +18,8 @@ mod tokens;
 pub use lockout::unlock;
 pub use login::{LoginOutcome, NewSession, change_password, login};
 pub(super) use password::Hashing;
-pub use session::{Credential, Principal, logout, logout_everywhere, session};
-pub use tokens::{create_token, get_token, list_tokens, revoke_token, token};
+pub use session::{Credential, Principal, logout, logout_everywhere, session, still};
+pub use tokens::{create_token, create_token_and, get_token, list_tokens, revoke_token, token};
 
 use super::{Actor, Db, DbError, Write, new_id};
 use password::PasswordHash;
@@ -64,6 +64,19 @@ pub fn list(file: &Connection, after: Option<&str>, limit: usize) -> Result<Page
 /// # Errors
 /// [`DbError::Invalid`] if the password will not do; [`DbError::Conflict`] if the name is taken.
 pub fn create(db: &Db, by: &Actor, new: &NewUser) -> Result<User, DbError> {
+    create_and(db, by, new, |_, _| Ok(()))
+}
+
+/// Makes a user, and does something more in the same transaction.
+///
+/// # Errors
+/// Those of [`create`], and of what is done more.
+pub fn create_and(
+    db: &Db,
+    by: &Actor,
+    new: &NewUser,
+    more: impl FnOnce(&mut Write<'_>, &User) -> Result<(), DbError>,
+) -> Result<User, DbError> {
     let hash = db.shared.hashing.hash(&new.password)?;
     let subject = format!("user:{}", new.name);
     change(db, by, "user.create", &subject, |write| {
@@ -86,6 +99,7 @@ pub fn create(db: &Db, by: &Actor, new: &NewUser) -> Result<User, DbError> {
             .execute((user.id.as_bytes(), user.name.as_str(), user.role.as_str(), hash.as_str(), now_ms))
             .map_err(DbError::taken(format!("another user is called {}", user.name)))?;
         write.audit("user.create", &subject, None, Some(shown(&user)))?;
+        more(write, &user)?;
         Ok(user)
     })
 }

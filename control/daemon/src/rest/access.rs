@@ -70,6 +70,8 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/runs/{id}/resume", At(Operator)),
     ("POST", "/api/v1/runs/{id}/stop", At(Operator)),
     ("GET", "/api/v1/events", At(Viewer)),
+    ("GET", "/api/v1/events/stream", At(Viewer)),
+    ("GET", "/api/v1/runs/{id}/stream", At(Viewer)),
     ("GET", "/api/v1/audit", At(Administrator)),
     ("GET", "/api/v1/logs", At(Viewer)),
 ];

@@ -2,16 +2,21 @@
 
 use super::access::Caller;
 use super::extract::{Asking, Body, Id, IfMatch, Tagged};
+use super::once::{Keep, Once};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
 use crate::db::agents::{self, AgentFilter};
+use crate::db::runs::Affected;
+use crate::db::{Actor, Db, DbError, Write};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use sealift_api::rest::{
     Agent, AgentPatch, AgentState, EnrolmentToken, Group, Name, NewEnrolmentToken, NewEnrolmentTokenSecret,
     Page,
 };
+use std::sync::Arc;
 
 /// Which agents.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
@@ -87,10 +92,10 @@ pub(super) async fn update(
 pub(super) async fn approve(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Agent>, Failure> {
-    let agent = api.blocking(move |db| db.write(&caller.actor, |write| agents::approve(write, id))).await?;
-    Ok(api.tagged(agent))
+) -> Result<Response, Failure> {
+    change(&api, caller, once, move |write| Ok((agents::approve(write, id)?, Affected::new()))).await
 }
 
 /// Shut an agent out for good. Its channel and its sessions end within seconds.
@@ -99,12 +104,10 @@ pub(super) async fn approve(
 pub(super) async fn revoke(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Agent>, Failure> {
-    let change = move |db: &crate::db::Db| db.write(&caller.actor, |write| agents::revoke(write, id));
-    let (agent, affected) = api.blocking(change).await?;
-    api.hub.wake(affected.into_iter().chain([id]));
-    Ok(api.tagged(agent))
+) -> Result<Response, Failure> {
+    change(&api, caller, once, move |write| agents::revoke(write, id)).await
 }
 
 /// Let a quarantined agent in again.
@@ -113,10 +116,32 @@ pub(super) async fn revoke(
 pub(super) async fn release(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Agent>, Failure> {
-    let agent = api.blocking(move |db| db.write(&caller.actor, |write| agents::release(write, id))).await?;
-    Ok(api.tagged(agent))
+) -> Result<Response, Failure> {
+    change(&api, caller, once, move |write| Ok((agents::release(write, id)?, Affected::new()))).await
+}
+
+async fn change(
+    api: &Api,
+    caller: Caller,
+    once: Once,
+    change: impl FnOnce(&mut Write<'_>) -> Result<(Agent, Affected), DbError> + Send + 'static,
+) -> Result<Response, Failure> {
+    let hub = Arc::clone(&api.hub);
+    let work = move |db: &Db, by: &Actor, keep: &Keep| {
+        db.write(by, |write| {
+            let (mut agent, affected) = change(write)?;
+            agent.connected = hub.is_connected(agent.id);
+            keep.answer(write, &agent)?;
+            Ok((agent, affected))
+        })
+    };
+    let then = |(agent, affected): (Agent, Affected)| {
+        api.hub.wake(affected.into_iter().chain([agent.id]));
+        agent
+    };
+    api.once(caller, once, &(), StatusCode::OK, work, then).await
 }
 
 /// Tokens for enrolment, without their secrets.
@@ -136,11 +161,12 @@ pub(super) async fn list_tokens(
 pub(super) async fn create_token(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Body(new): Body<NewEnrolmentToken>,
-) -> Result<(StatusCode, Json<NewEnrolmentTokenSecret>), Failure> {
-    let made =
-        api.blocking(move |db| db.write(&caller.actor, |write| agents::create_token(write, &new))).await?;
-    Ok((StatusCode::CREATED, Json(made)))
+) -> Result<Response, Failure> {
+    let body = new.clone();
+    api.once_write(caller, once, &body, StatusCode::CREATED, move |write| agents::create_token(write, &new))
+        .await
 }
 
 /// Revoke a token for enrolment. Agents that it let in stay.

@@ -76,10 +76,17 @@ pub(super) struct Tagged<T>(pub(super) i64, pub(super) T);
 
 impl<T: Serialize> IntoResponse for Tagged<T> {
     fn into_response(self) -> Response {
-        let mut response = axum::Json(self.1).into_response();
-        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", self.0)) {
-            response.headers_mut().insert(header::ETAG, tag);
-        }
-        response
+        tagged(StatusCode::OK, Some(self.0), axum::Json(self.1))
     }
+}
+
+/// An answer with its status, and its tag if it has one.
+pub(super) fn tagged(status: StatusCode, version: Option<i64>, answer: impl IntoResponse) -> Response {
+    let mut response = (status, answer).into_response();
+    if let Some(version) = version
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\""))
+    {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
 }

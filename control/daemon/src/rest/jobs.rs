@@ -2,13 +2,15 @@
 
 use super::access::Caller;
 use super::extract::{Asking, Body, Id, IfMatch, Tagged};
+use super::once::{Keep, Once};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
 use crate::db::runs::Affected;
-use crate::db::{Db, DbError, Write, jobs, runs};
+use crate::db::{Actor, Db, DbError, Write, jobs, runs};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use sealift_api::rest::{Job, JobPatch, NewJob, Page, Run, RunDetail};
 use uuid::Uuid;
 
@@ -27,10 +29,11 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Body(new): Body<NewJob>,
-) -> Result<(StatusCode, Tagged<Job>), Failure> {
-    let job = api.blocking(move |db| db.write(&caller.actor, |write| jobs::create(write, &new))).await?;
-    Ok((StatusCode::CREATED, Tagged(job.version, job)))
+) -> Result<Response, Failure> {
+    let body = new.clone();
+    api.once_write(caller, once, &body, StatusCode::CREATED, move |write| jobs::create(write, &new)).await
 }
 
 /// One job.
@@ -75,10 +78,10 @@ pub(super) async fn delete(
 pub(super) async fn rotate_keys(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Job>, Failure> {
-    let job = api.blocking(move |db| db.write(&caller.actor, |write| jobs::rotate(write, id))).await?;
-    Ok(Tagged(job.version, job))
+) -> Result<Response, Failure> {
+    api.once_write(caller, once, &(), StatusCode::OK, move |write| jobs::rotate(write, id)).await
 }
 
 /// Start a run of a job.
@@ -87,9 +90,10 @@ pub(super) async fn rotate_keys(
 pub(super) async fn start(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<(StatusCode, Tagged<Run>), Failure> {
-    Ok((StatusCode::CREATED, change_run(&api, caller, move |write| runs::start(write, id)).await?))
+) -> Result<Response, Failure> {
+    change_run(&api, caller, once, StatusCode::CREATED, move |write| runs::start(write, id)).await
 }
 
 /// Which runs.
@@ -132,9 +136,10 @@ pub(super) async fn get_run(State(api): State<Api>, Id(id): Id) -> Result<Tagged
 pub(super) async fn pause(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Run>, Failure> {
-    change_run(&api, caller, move |write| runs::pause(write, id)).await
+) -> Result<Response, Failure> {
+    change_run(&api, caller, once, StatusCode::OK, move |write| runs::pause(write, id)).await
 }
 
 /// Let a paused run go on.
@@ -143,24 +148,41 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Id(id): Id,
-) -> Result<Tagged<Run>, Failure> {
-    change_run(&api, caller, move |write| runs::resume(write, id)).await
+) -> Result<Response, Failure> {
+    change_run(&api, caller, once, StatusCode::OK, move |write| runs::resume(write, id)).await
 }
 
 /// End a run for good.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/stop", params(("id" = Uuid, Path)),
     responses((status = 200, body = Run), Problems))]
-pub(super) async fn stop(State(api): State<Api>, caller: Caller, Id(id): Id) -> Result<Tagged<Run>, Failure> {
-    change_run(&api, caller, move |write| runs::stop(write, id)).await
+pub(super) async fn stop(
+    State(api): State<Api>,
+    caller: Caller,
+    once: Once,
+    Id(id): Id,
+) -> Result<Response, Failure> {
+    change_run(&api, caller, once, StatusCode::OK, move |write| runs::stop(write, id)).await
 }
 
 async fn change_run(
     api: &Api,
     caller: Caller,
+    once: Once,
+    status: StatusCode,
     change: impl FnOnce(&mut Write<'_>) -> Result<(Run, Affected), DbError> + Send + 'static,
-) -> Result<Tagged<Run>, Failure> {
-    let (run, affected) = api.blocking(move |db| db.write(&caller.actor, change)).await?;
-    api.hub.wake(affected);
-    Ok(Tagged(run.version, run))
+) -> Result<Response, Failure> {
+    let work = move |db: &Db, by: &Actor, keep: &Keep| {
+        db.write(by, |write| {
+            let (run, affected) = change(write)?;
+            keep.answer(write, &run)?;
+            Ok((run, affected))
+        })
+    };
+    let then = |(run, affected): (Run, Affected)| {
+        api.hub.wake(affected);
+        run
+    };
+    api.once(caller, once, &(), status, work, then).await
 }

@@ -2,10 +2,11 @@
 
 use super::access::{Asked, COOKIE, Caller, cookie};
 use super::extract::{Asking, Body, Id, IfMatch, Tagged};
+use super::once::{Keep, Once};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
 use crate::db::users::{self, LoginOutcome};
-use crate::db::{Actor, DbError};
+use crate::db::{Actor, Db, DbError};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -113,10 +114,14 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Body(new): Body<NewUser>,
-) -> Result<(StatusCode, Tagged<User>), Failure> {
-    let user = api.blocking(move |db| users::create(db, &caller.actor, &new)).await?;
-    Ok((StatusCode::CREATED, Tagged(user.version, user)))
+) -> Result<Response, Failure> {
+    let body = new.clone();
+    let work = move |db: &Db, by: &Actor, keep: &Keep| {
+        users::create_and(db, by, &new, |write, user| keep.answer(write, user))
+    };
+    api.once(caller, once, &body, StatusCode::CREATED, work, |user| user).await
 }
 
 /// One user.
@@ -175,14 +180,18 @@ pub(super) async fn list_tokens(
 pub(super) async fn create_token(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     Body(new): Body<NewApiToken>,
-) -> Result<(StatusCode, Json<NewApiTokenSecret>), Failure> {
+) -> Result<Response, Failure> {
     if caller.is_token() {
         return Err(Failure::new(StatusCode::FORBIDDEN, "token", "A token cannot make tokens: log in."));
     }
     let user = caller.principal.user_id;
-    let made = api.blocking(move |db| users::create_token(db, &caller.actor, user, &new)).await?;
-    Ok((StatusCode::CREATED, Json(made)))
+    let body = new.clone();
+    let work = move |db: &Db, by: &Actor, keep: &Keep| {
+        users::create_token_and(db, by, user, &new, |write, made| keep.answer(write, made))
+    };
+    api.once(caller, once, &body, StatusCode::CREATED, work, |made| made).await
 }
 
 /// Revoke a token: one's own, or for administrators anybody's.

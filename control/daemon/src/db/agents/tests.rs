@@ -3,6 +3,7 @@
 use super::world::{World, key};
 use super::*;
 use crate::db::Actor;
+use crate::db::events::EventFilter;
 
 fn refused(result: Result<Agent, DbError>) -> String {
     match result {
@@ -145,7 +146,7 @@ fn c3_of_two_copies_the_second_is_found_out_and_the_identity_is_quarantined() {
     assert_eq!(world.agent("a").state, AgentState::Quarantined);
     // Both of them, until somebody decides.
     assert_eq!(world.hello("a", &second), None);
-    let events = world.read(|db| events::after(db, 0, 10));
+    let events = world.read(|db| events::tail(db, &EventFilter::default(), 0, 10)).events;
     let loud =
         events.iter().filter(|event| event.severity == Severity::Security && event.agent_id == Some(id));
     assert_eq!(loud.count(), 1);

@@ -15,7 +15,7 @@ fn told(number: u64, message: &str) -> agent::Event {
 }
 
 fn messages(world: &World) -> Vec<String> {
-    world.read(|db| after(db, 0, 100)).into_iter().map(|event| event.message).collect()
+    after(world, 0, 100).into_iter().map(|event| event.message).collect()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn an_agent_tells_of_its_own_runs_alone() {
     };
     let kept = |name: &str| {
         world.write(|w| keep(w, world.id(name), &[event()]));
-        world.read(|db| after(db, newest(db)? - 1, 1)).remove(0)
+        after(&world, world.read(newest) - 1, 1).remove(0)
     };
     let own = kept("d1");
     assert_eq!((own.run_id, own.job_id, own.agent_id), (Some(run.id), Some(job.id), Some(world.id("d1"))));
@@ -81,10 +81,10 @@ fn events_are_listed_from_the_newest_and_streamed_from_the_oldest() {
     assert_eq!(texts(errors, None, 9).0, "32");
     let of_agent = EventFilter { agent_id: Some(world.id("a")), ..EventFilter::default() };
     assert_eq!(texts(of_agent, None, 9).0, "agent a has enrolled");
-    let streamed = world.read(|db| after(db, start + 1, 9));
+    let streamed = after(&world, start + 1, 9);
     assert_eq!(streamed.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(), ["2", "3"]);
     assert!(world.db.read(|db| list(db, &of_job, Some("x"), 9)).is_err());
-    assert!(world.read(|db| after(db, u64::MAX, 9)).is_empty());
+    assert!(after(&world, u64::MAX, 9).is_empty());
 }
 
 #[test]
@@ -102,5 +102,20 @@ fn the_oldest_go() {
     assert_eq!(count(), EVENTS_MAX);
     world.write(|w| append(w, &NewEvent::new(Severity::Info, "new".into())));
     assert_eq!(count(), EVENTS_MAX);
-    assert_eq!(world.read(|db| after(db, 0, 1))[0].number, 2);
+    assert_eq!(after(&world, 0, 1)[0].number, 2);
+}
+
+fn after(world: &World, number: u64, limit: usize) -> Vec<Event> {
+    world.read(|db| tail(db, &EventFilter::default(), number, limit)).events
+}
+
+#[test]
+fn the_number_of_the_newest_stays_when_nothing_is_kept() {
+    let world = World::new();
+    for text in ["1", "2"] {
+        world.write(|w| append(w, &NewEvent::new(Severity::Info, text.into())));
+    }
+    world.write(|w| Ok(w.tx().execute("DELETE FROM events", [])?));
+    let tail = world.read(|db| tail(db, &EventFilter::default(), 0, 9));
+    assert_eq!((tail.oldest, tail.newest, tail.events.len()), (3, 2, 0));
 }

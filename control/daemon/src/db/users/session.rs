@@ -30,6 +30,8 @@ pub struct Principal {
     pub role: Role,
     /// What was shown.
     pub credential: Credential,
+    /// The same as it is kept: by this it is asked again whether it still holds.
+    pub(super) hash: [u8; 32],
 }
 
 /// What proved who asks.
@@ -123,6 +125,19 @@ pub fn session(db: &Db, token: &str) -> Result<Option<Principal>, DbError> {
     Ok(Some(principal))
 }
 
+/// Whether what somebody has shown still holds, and allows as much as it did. To ask is no use of it: a session that is
+/// only watched ends like one that is left alone.
+///
+/// # Errors
+/// If the database cannot be read.
+pub fn still(file: &Connection, principal: &Principal, now_ms: i64) -> Result<bool, DbError> {
+    let now = match &principal.credential {
+        Credential::Session { .. } => find(file, &principal.hash, now_ms)?.map(|(now, _)| now),
+        Credential::Token { .. } => super::tokens::find(file, &principal.hash, now_ms)?.map(|(now, _)| now),
+    };
+    Ok(now.is_some_and(|now| now.role >= principal.role))
+}
+
 fn find(file: &Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<(Principal, i64)>, DbError> {
     let mut statement = file.prepare_cached(
         "SELECT users.id, name, role, csrf, used_ms FROM sessions JOIN users ON users.id = user_id \
@@ -135,6 +150,7 @@ fn find(file: &Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<(Princ
             name: parsed(row, 1, |text: String| text.try_into().ok())?,
             role: parsed(row, 2, |text: String| Role::from_word(&text))?,
             credential: Credential::Session { csrf },
+            hash: *hash,
         };
         Ok((principal, row.get(4)?))
     });

@@ -2,7 +2,7 @@
 
 use super::session::{Credential, Principal, TOUCH_MS, hash_of};
 use super::{change, get, one_more, parsed};
-use crate::db::{Actor, Db, DbError, new_id, random};
+use crate::db::{Actor, Db, DbError, Write, new_id, random};
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use sealift_api::rest::limits::API_TOKEN_SECONDS_MAX;
@@ -29,6 +29,20 @@ pub fn create_token(
     user: Uuid,
     new: &NewApiToken,
 ) -> Result<NewApiTokenSecret, DbError> {
+    create_token_and(db, by, user, new, |_, _| Ok(()))
+}
+
+/// Makes a token, and does something more in the same transaction.
+///
+/// # Errors
+/// Those of [`create_token`], and of what is done more.
+pub fn create_token_and(
+    db: &Db,
+    by: &Actor,
+    user: Uuid,
+    new: &NewApiToken,
+    more: impl FnOnce(&mut Write<'_>, &NewApiTokenSecret) -> Result<(), DbError>,
+) -> Result<NewApiTokenSecret, DbError> {
     let user = db.read(|file| get(file, user))?;
     let seconds = i64::from(new.expires_in_seconds);
     if !(1..=i64::from(API_TOKEN_SECONDS_MAX)).contains(&seconds) {
@@ -36,7 +50,7 @@ pub fn create_token(
     }
     let secret = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&*random::<32>()?));
     let subject = format!("token:{}/{}", user.name, new.name);
-    let token = change(db, by, "token.create", &subject, |write| {
+    change(db, by, "token.create", &subject, |write| {
         // Looked at again: it may have been changed.
         let user = get(write.tx(), user.id)?;
         if new.role > user.role {
@@ -86,9 +100,10 @@ pub fn create_token(
                 token.expires_ms,
             ))?;
         write.audit("token.create", &subject, None, Some(shown(&token)))?;
-        Ok(token)
-    })?;
-    Ok(NewApiTokenSecret { token, secret })
+        let made = NewApiTokenSecret { token, secret };
+        more(write, &made)?;
+        Ok(made)
+    })
 }
 
 /// Tokens by age, the oldest first, those after the cursor: of one user, or of all. Also those that hold no more.
@@ -162,7 +177,7 @@ pub fn token(db: &Db, secret: &str) -> Result<Option<Principal>, DbError> {
     Ok(Some(principal))
 }
 
-fn find(
+pub(super) fn find(
     file: &Connection,
     hash: &[u8; 32],
     now_ms: i64,
@@ -183,6 +198,7 @@ fn find(
             name: parsed(row, 1, |text: String| text.try_into().ok())?,
             role: role(2)?.min(role(3)?),
             credential,
+            hash: *hash,
         };
         Ok((principal, row.get(6)?))
     });
