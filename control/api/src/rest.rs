@@ -12,6 +12,7 @@ mod logs;
 mod name;
 mod records;
 mod runs;
+mod settings;
 mod users;
 
 pub use agents::{
@@ -24,6 +25,7 @@ pub use logs::{LogField, LogRecord};
 pub use name::{Name, NameError};
 pub use records::{AuditRecord, Event, Severity};
 pub use runs::{Run, RunAgent, RunAgentState, RunDetail, RunRole, RunState};
+pub use settings::{Settings, SettingsPatch};
 pub use users::{
     ApiToken, Login, LoginAnswer, NewApiToken, NewApiTokenSecret, NewUser, PasswordChange, Role, User,
     UserPatch,

@@ -18,8 +18,6 @@ use uuid::Uuid;
 /// The name that every daemon shows to agents, wherever it runs: whom they trust is a matter of their pin, not of DNS.
 pub const CONTROL_NAME: &str = "control.sealift.invalid";
 
-/// What an agent's certificate is good for. It is renewed long before, and after too, against the key that is known.
-pub const AGENT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Of a server's certificate: one is made at each start.
 const SERVER_LIFETIME: Duration = Duration::from_secs(397 * 24 * 3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
@@ -163,17 +161,24 @@ impl Authority {
     }
 
     /// A certificate for an agent. Of the request the key alone is taken: who the agent is, is ours to say.
+    /// It is renewed long before its lifetime is over, and after too, against the key that is known.
     ///
     /// # Errors
     /// If the request is malformed, not signed by its key, or of another kind of key.
-    pub fn agent(&self, request: &Request, id: Uuid, name: &str) -> Result<Issued, CaError> {
+    pub fn agent(
+        &self,
+        request: &Request,
+        id: Uuid,
+        name: &str,
+        lifetime: Duration,
+    ) -> Result<Issued, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);
         params.subject_alt_names = vec![SanType::URI(format!("urn:uuid:{id}").try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let expires_ms = valid_for(&mut params, AGENT_LIFETIME);
+        let expires_ms = valid_for(&mut params, lifetime);
         let certificate = params.signed_by(&request.key, &self.issuer)?.der().clone();
         Ok(Issued { certificate, expires_ms })
     }

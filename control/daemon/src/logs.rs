@@ -11,6 +11,7 @@ mod upload;
 
 use crate::channel::Hub;
 use crate::db::logs::{LogStore, Retention};
+use crate::db::{Db, settings};
 use axum::Router;
 use sealift_api::logs::logs_server::LogsServer;
 use sealift_api::rest::limits::LOG_BATCH_BYTES_MAX;
@@ -32,13 +33,20 @@ pub fn router(hub: Arc<Hub>, store: LogStore) -> Router {
 }
 
 /// Removes what is too old or too much, for as long as the daemon serves.
-pub async fn retain(store: LogStore, retention: Retention) {
+pub async fn retain(store: LogStore, db: Db) {
     let mut ticks = tokio::time::interval(RETENTION_TICK);
     loop {
         ticks.tick().await;
         loop {
-            let store = store.clone();
-            match tokio::task::spawn_blocking(move || store.reduce(retention)).await {
+            let (store, db) = (store.clone(), db.clone());
+            let reduce = move || {
+                let settings = db.read(settings::get)?;
+                store.reduce(Retention {
+                    age_ms: i64::from(settings.logs_kept_seconds) * 1000,
+                    bytes: settings.logs_bytes,
+                })
+            };
+            match tokio::task::spawn_blocking(reduce).await {
                 Ok(Ok(true)) => tokio::time::sleep(RETENTION_PAUSE).await,
                 Ok(Ok(false)) => break,
                 Ok(Err(error)) => {

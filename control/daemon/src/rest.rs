@@ -9,9 +9,11 @@ mod agents;
 mod extract;
 mod jobs;
 mod logs;
+mod metrics;
 mod once;
 mod problem;
 mod records;
+mod settings;
 mod stream;
 mod users;
 
@@ -43,6 +45,8 @@ pub(crate) struct Api {
     logs: LogStore,
     streams: Arc<stream::Streams>,
     under_way: once::UnderWay,
+    metrics: Arc<metrics::Metrics>,
+    logins: Arc<users::LoginLimits>,
 }
 
 #[derive(OpenApi)]
@@ -88,6 +92,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(stream::events))
         .routes(routes!(stream::run))
         .routes(routes!(records::audit))
+        .routes(routes!(metrics::get))
+        .routes(routes!(settings::get, settings::update))
         .routes(routes!(logs::list))
 }
 
@@ -103,8 +109,15 @@ pub fn description() -> String {
 
 /// The routes of the port. Streams end when `ending` says so.
 pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore, ending: watch::Receiver<bool>) -> Router {
-    let api =
-        Api { db, hub, logs, streams: stream::Streams::new(ending), under_way: once::UnderWay::default() };
+    let api = Api {
+        db,
+        hub,
+        logs,
+        streams: stream::Streams::new(ending),
+        under_way: once::UnderWay::default(),
+        metrics: Arc::default(),
+        logins: Arc::default(),
+    };
     let (router, _) = documented().split_for_parts();
     router
         .route_layer(middleware::from_fn_with_state(api.clone(), access::judge))
@@ -116,6 +129,7 @@ pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore, ending: watch::Receiver<boo
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(access::identify))
+        .layer(middleware::from_fn_with_state(api.clone(), metrics::observe))
         .with_state(api)
 }
 

@@ -5,7 +5,7 @@
 
 use crate::channel::Hub;
 use crate::db::events::{self, NewEvent};
-use crate::db::{Actor, Db, DbError, audit, jobs, runs};
+use crate::db::{Actor, Db, DbError, audit, idempotency, jobs, runs};
 use crate::spec::next_start_ms;
 use sealift_api::rest::{Job, Severity};
 use std::collections::HashMap;
@@ -19,6 +19,10 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY_MS: i64 = 60_000;
 /// Between signatures over the newest audit records.
 const CHECKPOINT_TICKS: u64 = 3600;
+/// Between records of how many were refused.
+const REFUSALS_TICKS: u64 = 10;
+/// Between looks for what is too old.
+const FORGET_TICKS: u64 = 60;
 
 /// Runs for ever.
 pub async fn run(hub: Arc<Hub>) {
@@ -34,6 +38,16 @@ pub async fn run(hub: Arc<Hub>) {
                 && let Err(error) = audit::checkpoint(&db)
             {
                 tracing::error!(%error, "the audit could not be signed");
+            }
+            if tick.is_multiple_of(REFUSALS_TICKS)
+                && let Err(error) = db.record_refusals(false)
+            {
+                tracing::error!(%error, "refusals could not be recorded");
+            }
+            if tick.is_multiple_of(FORGET_TICKS)
+                && let Err(error) = forget(&db)
+            {
+                tracing::error!(%error, "what is too old could not be removed");
             }
             (affected, not_before)
         };
@@ -51,6 +65,14 @@ pub async fn run(hub: Arc<Hub>) {
             }
         }
     }
+}
+
+/// Removes what is kept for a while, when it is over.
+fn forget(db: &Db) -> Result<(), DbError> {
+    db.write(&Actor::system(), |write| {
+        events::forget(write)?;
+        idempotency::forget(write)
+    })
 }
 
 /// Starts what is due. Returns the agents that have something new to do.

@@ -5,7 +5,7 @@
 
 use crate::ca::{Authority, CaError};
 use crate::channel::{self, Hub};
-use crate::db::logs::{LogStore, Retention};
+use crate::db::logs::LogStore;
 use crate::db::{Db, DbError, audit};
 use crate::logs;
 use crate::tls::{self, Accepted, TlsError};
@@ -126,7 +126,7 @@ pub async fn serve(
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
     tasks.spawn(port(uploads, for_logs, logs::router(Arc::clone(&hub), store.clone()), ending.clone()));
-    let retaining = tokio::spawn(logs::retain(store, Retention::default()));
+    let retaining = tokio::spawn(logs::retain(store, db.clone()));
     let watching = tokio::spawn(watch_others(db.clone(), Arc::clone(&hub)));
     let scheduling = tokio::spawn(crate::schedule::run(Arc::clone(&hub)));
     listening(where_to);
@@ -145,7 +145,11 @@ pub async fn serve(
     retaining.abort();
     watching.abort();
     scheduling.abort();
-    let signed = tokio::task::spawn_blocking(move || audit::checkpoint(&db)).await;
+    let signed = tokio::task::spawn_blocking(move || {
+        db.record_refusals(true)?;
+        audit::checkpoint(&db)
+    });
+    let signed = signed.await;
     if !matches!(signed, Ok(Ok(_))) {
         tracing::error!("the audit could not be signed");
     }

@@ -3,6 +3,7 @@
 //! A handshake has a task of its own and an absolute deadline, so that a peer who dribbles bytes holds nobody up; there
 //! are a limited number at a time. Whether an agent may do what it asks is decided later, by the database.
 
+use crate::address::network;
 use crate::ca::{Authority, CONTROL_NAME, CaError, ServerIdentity};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
@@ -15,10 +16,11 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -32,6 +34,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKES_MAX: usize = 128;
 /// Connections at a time, on each port.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Handshakes at a time from one address, on each port: the others' turn is not theirs to take.
+const HANDSHAKES_OF_ADDRESS_MAX: usize = HANDSHAKES_MAX / 2;
+/// Connections at a time from one address, on each port. Many agents may be behind one.
+const CONNECTIONS_OF_ADDRESS_MAX: usize = CONNECTIONS_MAX / 4;
 /// After the system has refused to accept one (no descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -195,6 +201,8 @@ pub async fn accept<F, Fut>(
     let acceptor = TlsAcceptor::from(config);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let shaking_from = Crowd::new(HANDSHAKES_OF_ADDRESS_MAX);
+    let connected_from = Crowd::new(CONNECTIONS_OF_ADDRESS_MAX);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -214,12 +222,18 @@ pub async fn accept<F, Fut>(
         else {
             continue;
         };
+        let from = network(peer.ip());
+        let (Some(shaking_from), Some(connected_from)) =
+            (shaking_from.enter(from), connected_from.enter(from))
+        else {
+            continue;
+        };
         let (acceptor, serve) = (acceptor.clone(), serve.clone());
         tokio::spawn(async move {
-            let _connected = connected;
+            let _connected = (connected, connected_from);
             match handshake(&acceptor, stream).await {
                 Ok(stream) => {
-                    drop(shaking);
+                    drop((shaking, shaking_from));
                     serve(Accepted { stream, peer }).await;
                 }
                 Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
@@ -231,4 +245,62 @@ pub async fn accept<F, Fut>(
 async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await?
+}
+
+/// How many there are from each address.
+struct Crowd {
+    from: Mutex<HashMap<IpAddr, usize>>,
+    max: usize,
+}
+
+/// One of them, until it is dropped.
+struct InCrowd {
+    crowd: Arc<Crowd>,
+    from: IpAddr,
+}
+
+impl Crowd {
+    fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { from: Mutex::default(), max })
+    }
+
+    fn enter(self: &Arc<Self>, from: IpAddr) -> Option<InCrowd> {
+        let mut all = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(from).or_default();
+        if *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        Some(InCrowd { crowd: Arc::clone(self), from })
+    }
+}
+
+impl Drop for InCrowd {
+    fn drop(&mut self) {
+        let mut all = self.crowd.from.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.from);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_and_gets_them_back() {
+        let crowd = Crowd::new(2);
+        let at = |text: &str| network(text.parse().unwrap());
+        let one = crowd.enter(at("192.0.2.1")).unwrap();
+        let _two = crowd.enter(at("::ffff:192.0.2.1")).unwrap();
+        assert!(crowd.enter(at("192.0.2.1")).is_none());
+        assert!(crowd.enter(at("192.0.2.2")).is_some());
+        drop(one);
+        assert!(crowd.enter(at("192.0.2.1")).is_some());
+        assert_eq!(crowd.from.lock().unwrap().len(), 1);
+    }
 }

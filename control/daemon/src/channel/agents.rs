@@ -2,10 +2,12 @@
 
 use super::Shown;
 use super::hub::{Hub, Line};
+use crate::address::network;
 use crate::ca::{CaError, Request as CertificateRequest};
 use crate::db::agents::{self, EnrolRequest as Asked, Hello as Greeted, Said};
-use crate::db::{Actor, Db, DbError, events, new_id, runs};
+use crate::db::{Actor, Db, DbError, Refusal, events, new_id, runs, settings};
 use crate::documents;
+use crate::limiter::Limiter;
 use crate::serve::Peer;
 use sealift_api::agent::agent_message::Body as FromAgent;
 use sealift_api::agent::channel_server::Channel;
@@ -18,9 +20,10 @@ use sealift_api::agent::{
     RenewRequest, Report,
 };
 use sealift_api::rest::{Agent, AgentState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,10 +40,17 @@ const EVENTS_MAX: usize = 1000;
 /// Jobs in one report.
 const JOBS_MAX: usize = 1000;
 
+/// Refused enrolments from an address at once.
+const REFUSALS_BURST: u32 = 30;
+/// And then one in so long.
+const REFUSALS_EVERY: Duration = Duration::from_secs(2);
+
 /// The services of the port.
 #[derive(Clone)]
 pub(super) struct Agents {
     hub: Arc<Hub>,
+    /// Enrolments that were refused, by address.
+    refused: Arc<Limiter<IpAddr>>,
 }
 
 /// How a stream ends.
@@ -61,7 +71,7 @@ impl From<DbError> for Ended {
 
 impl Agents {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+        Self { hub, refused: Arc::new(Limiter::new(REFUSALS_BURST, REFUSALS_EVERY)) }
     }
 
     /// The agent of a request, by the key of its certificate.
@@ -92,7 +102,11 @@ enum Need {
 #[tonic::async_trait]
 impl Enrolment for Agents {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolReply>, Status> {
-        let address = peer(&request)?.address.ip().to_string();
+        let address = peer(&request)?.address.ip();
+        let from = network(address);
+        // Only who was refused is held back: many hosts behind one address may enrol at once.
+        self.refused.look(&from, Instant::now()).map_err(too_often)?;
+        let address = address.to_string();
         let EnrolRequest { token, name, csr, host } = request.into_inner();
         let hub = Arc::clone(&self.hub);
         let reply = blocking(&self.hub.db, move |db| {
@@ -101,7 +115,8 @@ impl Enrolment for Agents {
                 Ok(wanted) => wanted,
                 Err(error) => {
                     let reason = serde_json::json!({ "reason": error.to_string() });
-                    db.record(&by, "agent.enrol.refused", &name, Some(reason))?;
+                    let (action, why) = ("agent.enrol.refused", "request");
+                    db.refuse(&by, &Refusal { action, subject: "agent:?", why, after: reason })?;
                     return Err(DbError::Invalid(error.to_string()));
                 }
             };
@@ -122,8 +137,19 @@ impl Enrolment for Agents {
             }
             Ok(reply)
         });
-        reply.await.map(Response::new).map_err(status)
+        let reply = reply.await;
+        if let Err(DbError::Refused(_) | DbError::Invalid(_)) = &reply {
+            let _ = self.refused.take(&from, Instant::now());
+        }
+        reply.map(Response::new).map_err(status)
     }
+}
+
+/// Of who was refused too often: after how long to come again.
+fn too_often(wait: Duration) -> Status {
+    let mut status = Status::resource_exhausted("too many enrolments from this address were refused: wait");
+    status.metadata_mut().insert("retry-after", (wait.as_secs() + 1).into());
+    status
 }
 
 #[tonic::async_trait]
@@ -176,7 +202,10 @@ fn issue(
     wanted: &CertificateRequest,
     agent: &Agent,
 ) -> Result<Vec<u8>, DbError> {
-    let issued = hub.authority.agent(wanted, agent.id, agent.name.as_str()).map_err(|error| match error {
+    let seconds = db.read(settings::get)?.agent_certificate_seconds;
+    let lifetime = Duration::from_secs(seconds.into());
+    let issued = hub.authority.agent(wanted, agent.id, agent.name.as_str(), lifetime);
+    let issued = issued.map_err(|error| match error {
         CaError::Db(error) => error,
         error => DbError::Invalid(error.to_string()),
     })?;

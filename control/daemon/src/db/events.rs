@@ -1,20 +1,17 @@
 //! Events: what agents tell, and what the daemon has to say to people.
 //!
-//! Owns the table `events`. An event is shown and streamed, and decides nothing. The newest 100,000 are kept. Each agent
+//! Owns the table `events`. An event is shown and streamed, and decides nothing. The newest are kept, as the settings say. Each agent
 //! numbers its own, and what the daemon has is not taken twice.
 
 #[cfg(test)]
 mod tests;
 
 use super::agents::{one_more, parsed, shortened};
-use super::{DbError, Write};
+use super::{DbError, Write, settings};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sealift_api::agent;
 use sealift_api::rest::{Event, Page, Severity};
 use uuid::Uuid;
-
-/// How many are kept.
-pub const EVENTS_MAX: i64 = 100_000;
 
 const COLUMNS: &str = "number, time_ms, severity, agent_id, job_id, run_id, message";
 
@@ -53,20 +50,38 @@ pub fn append(w: &mut Write<'_>, new: &NewEvent) -> Result<u64, DbError> {
 
 fn insert(w: &Write<'_>, time_ms: i64, new: &NewEvent) -> Result<i64, DbError> {
     let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
-    let sql = "INSERT INTO events (time_ms, severity, agent_id, job_id, run_id, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO events (time_ms, severity, agent_id, job_id, run_id, message, taken_ms) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     w.tx().prepare_cached(sql)?.execute(params![
         time_ms,
         new.severity.as_str(),
         id(new.agent_id),
         id(new.job_id),
         id(new.run_id),
-        shortened(&new.message)
+        shortened(&new.message),
+        w.now_ms()
     ])?;
     Ok(w.tx().last_insert_rowid())
 }
 
 fn drop_oldest(w: &Write<'_>, newest: i64) -> Result<(), DbError> {
-    w.tx().prepare_cached("DELETE FROM events WHERE number <= ?1")?.execute([newest - EVENTS_MAX])?;
+    let kept = i64::from(settings::get(w.tx())?.events_kept);
+    w.tx().prepare_cached("DELETE FROM events WHERE number <= ?1")?.execute([newest - kept])?;
+    Ok(())
+}
+
+/// Drops what is too old, or too much, by the settings.
+///
+/// # Errors
+/// Of the database.
+pub fn forget(w: &Write<'_>) -> Result<(), DbError> {
+    let newest = i64::try_from(newest(w.tx())?).unwrap_or(i64::MAX);
+    drop_oldest(w, newest)?;
+    let before_ms = w.now_ms() - i64::from(settings::get(w.tx())?.events_kept_seconds) * 1000;
+    // In the order in which they came: what an agent's clock says keeps nothing, and drops nothing.
+    let sql = "DELETE FROM events WHERE number < \
+        coalesce((SELECT number FROM events WHERE taken_ms > ?1 ORDER BY number LIMIT 1), ?2)";
+    w.tx().prepare_cached(sql)?.execute((before_ms, i64::MAX))?;
     Ok(())
 }
 

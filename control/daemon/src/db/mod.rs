@@ -8,6 +8,8 @@
 //! - `master`: the master key, what is sealed under it, and the recovery key
 //! - `backup`: copies of the whole, and their return
 //! - `agents`, `jobs`, `runs`, `events`: what the daemon is for
+//! - `settings`: what administrators choose; `idempotency`: answers to requests that may come twice; `refusals`: what
+//!   outsiders can have recorded
 //! - `logs`: what agents have logged, in a file of its own
 //!
 //! Everything here blocks: call it where blocking is allowed. Nothing here knows of HTTP, TLS or agents' streams.
@@ -22,13 +24,17 @@ pub mod jobs;
 pub mod logs;
 pub mod master;
 mod open;
+mod refusals;
 pub mod runs;
+pub mod settings;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 pub mod users;
 
 pub use error::DbError;
 pub use master::MasterKey;
+pub use refusals::Refusal;
 
 use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -62,6 +68,7 @@ struct Shared {
     master: MasterKey,
     audit_key: SigningKey,
     hashing: users::Hashing,
+    refusals: Mutex<refusals::Counted>,
     /// Beside which no backup is restored.
     _lock: File,
 }
@@ -134,6 +141,7 @@ impl Db {
             master,
             audit_key,
             hashing: users::Hashing::default(),
+            refusals: Mutex::default(),
             _lock: lock,
         };
         Self { shared: Arc::new(shared), clock: Arc::new(system_clock) }

@@ -150,7 +150,8 @@ CREATE TABLE events (
     agent_id        BLOB,
     job_id          BLOB,
     run_id          BLOB,
-    message         TEXT NOT NULL
+    message         TEXT NOT NULL,
+    taken_ms        INTEGER NOT NULL DEFAULT 0      -- when it came, by the daemon's clock: by this it is kept
 ) STRICT;
 
 -- Never updated and never deleted from. `hash` is over the previous hash and this record (see audit.rs).
@@ -186,3 +187,11 @@ CREATE TABLE idempotency (
     PRIMARY KEY (user_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (created_ms);
+
+-- At most one row: what administrators have chosen.
+CREATE TABLE settings (
+    id              INTEGER PRIMARY KEY CHECK (id = 1),
+    kept            TEXT NOT NULL,          -- JSON (see settings.rs)
+    version         INTEGER NOT NULL,
+    updated_ms      INTEGER NOT NULL
+) STRICT;

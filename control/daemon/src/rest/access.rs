@@ -3,7 +3,7 @@
 use super::problem::{Failure, Pending};
 use super::{Api, rank};
 use crate::db::users::{self, Credential, Principal};
-use crate::db::{Actor, new_id};
+use crate::db::{Actor, Refusal, new_id};
 use crate::serve::Peer;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -73,6 +73,9 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/events/stream", At(Viewer)),
     ("GET", "/api/v1/runs/{id}/stream", At(Viewer)),
     ("GET", "/api/v1/audit", At(Administrator)),
+    ("GET", "/api/v1/metrics", At(Viewer)),
+    ("GET", "/api/v1/settings", At(Viewer)),
+    ("PATCH", "/api/v1/settings", At(Administrator)),
     ("GET", "/api/v1/logs", At(Viewer)),
 ];
 
@@ -183,7 +186,10 @@ pub(super) async fn judge(
 async fn refused(api: &Api, actor: &Actor, what: String, why: &'static str) -> Result<(), Failure> {
     let actor = actor.clone();
     api.blocking(move |db| {
-        db.record(&actor, "request.refused", &what, Some(serde_json::json!({ "reason": why })))
+        // Each route by itself: there are only so many.
+        let kind = format!("{what} {why}");
+        let after = serde_json::json!({ "reason": why });
+        db.refuse(&actor, &Refusal { action: "request.refused", subject: &what, why: &kind, after })
     })
     .await
 }

@@ -5,16 +5,49 @@ use super::extract::{Asking, Body, Id, IfMatch, Tagged};
 use super::once::{Keep, Once};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
+use crate::address::network;
 use crate::db::users::{self, LoginOutcome};
 use crate::db::{Actor, Db, DbError};
+use crate::limiter::Limiter;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use sealift_api::rest::limits::NAME_CHARS_MAX;
 use sealift_api::rest::{
     ApiToken, Login, LoginAnswer, NewApiToken, NewApiTokenSecret, NewUser, Page, PasswordChange, Role, User,
     UserPatch,
 };
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Attempts to log in at once, of an address or for an account.
+const ATTEMPTS_BURST: u32 = 30;
+/// And then one in so long.
+const ATTEMPTS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often somebody may try to log in, whether it is right or wrong. Lockouts come before that, for those who are wrong;
+/// this is for what a lockout costs.
+pub(super) struct LoginLimits {
+    addresses: Limiter<Option<IpAddr>>,
+    accounts: Limiter<String>,
+}
+
+impl Default for LoginLimits {
+    fn default() -> Self {
+        let (burst, every) = (ATTEMPTS_BURST, ATTEMPTS_EVERY);
+        Self { addresses: Limiter::new(burst, every), accounts: Limiter::new(burst, every) }
+    }
+}
+
+impl LoginLimits {
+    fn take(&self, address: &str, account: &str) -> Result<(), Duration> {
+        let now = Instant::now();
+        self.addresses.take(&address.parse().ok().map(network), now)?;
+        let end = account.floor_char_boundary(NAME_CHARS_MAX + 1);
+        self.accounts.take(&account[..end].to_ascii_lowercase(), now)
+    }
+}
 
 /// Begin a session: the answer sets a cookie, and has the token that changes need beside it.
 #[utoipa::path(post, path = "/api/v1/login", request_body = Login,
@@ -24,12 +57,21 @@ pub(super) async fn log_in(
     asked: Asked,
     Body(login): Body<Login>,
 ) -> Result<Response, Failure> {
+    if let Err(wait) = api.logins.take(&asked.address, &login.name) {
+        api.metrics.login_refused();
+        let detail = "There are too many logins from this address, or for this account: try again later.";
+        let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate", detail);
+        return Err(failure.retry_after(wait.as_secs() + 1));
+    }
     let by = Actor::anonymous(&asked.address, asked.request_id);
     let outcome = api.blocking(move |db| {
         let outcome = users::login(db, &by, &login.name, &login.password)?;
         Ok((outcome, db.now_ms()))
     });
     let (outcome, now_ms) = outcome.await?;
+    if !matches!(outcome, LoginOutcome::Session(_)) {
+        api.metrics.login_refused();
+    }
     match outcome {
         LoginOutcome::Session(session) => {
             let age_seconds = (session.expires_ms - now_ms).max(0) / 1000;

@@ -2,13 +2,14 @@
 //!
 //! A token is `slenrol1` and 32 random bytes in base32; only its SHA-256 is kept. Each spending is for one key: whoever
 //! asks again with the same token and the same key gets the same answer, so that an answer that was lost costs nothing
-//! and a request that was overheard brings nothing. Every refusal is in the audit log, although the request fails.
+//! and a request that was overheard brings nothing. Every refusal is in the audit log, although the request fails: a first of its kind by
+//! itself, those like it as a number.
 
 use super::{
     Agent, before_id, by_key, by_name, facts_of, get, may_be_called, one_more, parsed, shortened, subject,
     tell,
 };
-use crate::db::{Actor, Db, DbError, Write, new_id};
+use crate::db::{Actor, Db, DbError, Refusal as Refused, Write, new_id, settings};
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sealift_api::agent::HostFacts;
@@ -85,7 +86,9 @@ pub fn enrol(db: &Db, by: &Actor, request: &EnrolRequest<'_>) -> Result<Agent, D
             let after = json!({ "reason": refusal.why(), "key": HEXLOWER.encode(&request.key) });
             // Whatever was sent, cut to the length of a name and without what is not printed.
             let name: String = request.name.chars().take(63).flat_map(char::escape_default).collect();
-            w.audit("agent.enrol.refused", &format!("agent:{name}"), None, Some(after))?;
+            let subject = format!("agent:{name}");
+            let why = refusal.why();
+            w.refuse(by, &Refused { action: "agent.enrol.refused", subject: &subject, why, after })?;
             Ok(Err(refusal))
         }
     })?;
@@ -141,7 +144,8 @@ fn admit(
     request: &EnrolRequest<'_>,
 ) -> Result<Agent, DbError> {
     let id = new_id();
-    let state = if token.approve { AgentState::Approved } else { AgentState::Pending };
+    let is_approved = token.approve && !settings::get(w.tx())?.approve_every_agent;
+    let state = if is_approved { AgentState::Approved } else { AgentState::Pending };
     let facts = serde_json::to_string(&facts_of(request.facts))
         .map_err(|error| DbError::Invalid(error.to_string()))?;
     w.tx().execute(
@@ -171,7 +175,7 @@ fn admit(
         "token": { "id": token.id, "name": token.name },
     });
     w.audit("agent.enrol", &subject(name), None, Some(after))?;
-    let waits = if token.approve { "" } else { " and waits to be approved" };
+    let waits = if is_approved { "" } else { " and waits to be approved" };
     tell(w, Severity::Info, id, format!("agent {name} has enrolled{waits}"))?;
     get(w.tx(), id)
 }

@@ -118,6 +118,8 @@ fn every_refusal_has_its_reason_and_its_record() {
         (&good, "b\u{1b}[2J\r\n", "b", "the name cannot be that of an agent"),
         (&good, &long, "b", "the name cannot be that of an agent"),
     ] {
+        // As after a while: of its kind each is a first.
+        world.db.record_refusals(true).unwrap();
         let before = world.actions().len();
         assert_eq!(refused(world.enrol(token, name, key(of))), why);
         assert_eq!(world.actions()[before..], ["agent.enrol.refused"], "{why}");

@@ -7,7 +7,7 @@
 use super::lockout::Subjects;
 use super::password::{PasswordHash, Verdict};
 use super::{get, parsed, put_password, session};
-use crate::db::{Actor, Db, DbError, Write};
+use crate::db::{Actor, Db, DbError, Refusal, Write};
 use rusqlite::{Connection, OptionalExtension as _};
 use sealift_api::rest::{Name, PasswordChange, User};
 use serde_json::json;
@@ -152,13 +152,14 @@ fn attempt<T>(
     };
     // Of a name that nobody has, the text stays out of the record: it may be a password in the wrong field.
     let subject = account.as_ref().map_or_else(|| "user:?".to_owned(), Account::subject);
-    let locked = |write: &Write<'_>, until_ms: i64| {
-        let record = json!({ "until_ms": until_ms });
-        write.audit_as(by, "login.locked", &subject, None, Some(record))?;
-        Ok(Attempt::Locked { until_ms })
+    let locked = |until_ms: i64| {
+        let after = json!({ "until_ms": until_ms });
+        // Each account that there is has a record of its own; names that nobody has are one kind.
+        Refusal { action: "login.locked", subject: &subject, why: &subject, after }
     };
     if let Some(until_ms) = db.read(|file| subjects.locked_until(file, db.now_ms()))? {
-        return db.write(by, |write| locked(write, until_ms));
+        db.refuse(by, &locked(until_ms))?;
+        return Ok(Attempt::Locked { until_ms });
     }
     let kept = account.as_ref().map(|account| &account.password);
     let verdict = db.shared.hashing.verify(password, kept)?;
@@ -168,7 +169,8 @@ fn attempt<T>(
     db.write(by, |write| {
         // Many may have been compared at once: after the one that locks, none is told whether it was right.
         if let Some(until_ms) = subjects.locked_until(write.tx(), write.now_ms())? {
-            return locked(write, until_ms);
+            write.refuse(by, &locked(until_ms))?;
+            return Ok(Attempt::Locked { until_ms });
         }
         let why = match &account {
             None => "unknown",

@@ -2,7 +2,7 @@
 
 use super::login::NewSession;
 use super::parsed;
-use crate::db::{Actor, Db, DbError, Write, random};
+use crate::db::{Actor, Db, DbError, Write, random, settings};
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{Connection, OptionalExtension as _};
 use sealift_api::rest::{Name, Role, User};
@@ -12,8 +12,6 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-const IDLE_MS: i64 = 30 * 60_000;
-const ABSOLUTE_MS: i64 = 12 * 3_600_000;
 /// That something is used is written down at most this often: a request is not to cost a transaction.
 pub(super) const TOUCH_MS: i64 = 60_000;
 /// A user's sessions: a further login ends the oldest.
@@ -88,8 +86,9 @@ impl Principal {
 pub(super) fn begin(write: &Write<'_>, user: User) -> Result<(NewSession, Value), DbError> {
     let now_ms = write.now_ms();
     let tx = write.tx();
+    let settings = settings::get(tx)?;
     tx.prepare_cached("DELETE FROM sessions WHERE expires_ms <= ?1 OR used_ms <= ?2")?
-        .execute((now_ms, now_ms - IDLE_MS))?;
+        .execute((now_ms, now_ms - i64::from(settings.session_idle_seconds) * 1000))?;
     tx.prepare_cached(
         "DELETE FROM sessions WHERE hash IN (SELECT hash FROM sessions WHERE user_id = ?1 \
          ORDER BY created_ms DESC LIMIT -1 OFFSET ?2)",
@@ -97,7 +96,7 @@ pub(super) fn begin(write: &Write<'_>, user: User) -> Result<(NewSession, Value)
     .execute((user.id.as_bytes(), SESSIONS_MAX - 1))?;
     let token = Zeroizing::new(BASE64URL_NOPAD.encode(&*random::<32>()?));
     let csrf = random::<32>()?;
-    let expires_ms = now_ms + ABSOLUTE_MS;
+    let expires_ms = now_ms + i64::from(settings.session_seconds) * 1000;
     tx.prepare_cached(
         "INSERT INTO sessions (hash, user_id, csrf, address, created_ms, used_ms, expires_ms) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
@@ -139,11 +138,12 @@ pub fn still(file: &Connection, principal: &Principal, now_ms: i64) -> Result<bo
 }
 
 fn find(file: &Connection, hash: &[u8; 32], now_ms: i64) -> Result<Option<(Principal, i64)>, DbError> {
+    let idle_ms = i64::from(settings::get(file)?.session_idle_seconds) * 1000;
     let mut statement = file.prepare_cached(
         "SELECT users.id, name, role, csrf, used_ms FROM sessions JOIN users ON users.id = user_id \
          WHERE hash = ?1 AND NOT disabled AND expires_ms > ?2 AND used_ms > ?3",
     )?;
-    let found = statement.query_row((hash, now_ms, now_ms - IDLE_MS), |row| {
+    let found = statement.query_row((hash, now_ms, now_ms - idle_ms), |row| {
         let csrf = BASE64URL_NOPAD.encode(&row.get::<_, [u8; 32]>(3)?);
         let principal = Principal {
             user_id: Uuid::from_bytes(row.get(0)?),

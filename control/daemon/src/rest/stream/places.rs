@@ -37,7 +37,6 @@ impl Streams {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(in crate::rest) fn count(&self) -> usize {
         self.open().values().sum()
     }
