@@ -1,6 +1,7 @@
 //! The command line: its words, where a ticket may come from, and the exit codes.
 
 mod agent;
+mod operator;
 
 use crate::error::{Finish, RunError};
 use crate::preserve::{Aspect, Preserve};
@@ -69,9 +70,11 @@ enum Command {
     /// What this host remembers of a replica.
     #[command(subcommand)]
     Index(IndexCommand),
-    /// This host as a managed agent: a control daemon says what is replicated.
+    /// This host as a managed agent: a control daemon says what is replicated. And the agents of a daemon.
     #[command(subcommand)]
     Agent(agent::AgentCommand),
+    #[command(flatten)]
+    Operator(operator::OperatorCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -263,7 +266,7 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => args.json,
         Command::Verify(args) => args.json,
         Command::Index(IndexCommand::Rebuild(args)) => args.json,
-        Command::Agent(_) => false,
+        Command::Agent(_) | Command::Operator(_) => false,
     };
     let style = if json { Style::Json } else { Style::People };
     let reporter = Arc::new(Reporter::new(style).with_bar());
@@ -308,6 +311,7 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
             runtime.block_on(verify::rebuild(options, reporter))
         }
         Command::Agent(command) => runtime.block_on(agent::run(command, state_dir, &reporter)),
+        Command::Operator(command) => runtime.block_on(operator::run(command)),
     }
 }
 

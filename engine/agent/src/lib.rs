@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod error;
 pub mod managed;
+pub mod operator;
 pub mod preserve;
 pub mod receive;
 pub mod report;

@@ -28,9 +28,10 @@ mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
 pub use agent::run;
+pub(crate) use join::with_port;
 pub use join::{CONTROL_PORT, JoinOptions, join};
 pub use pin::{Pin, PinError};
 pub use status::status;

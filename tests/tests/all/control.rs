@@ -3,4 +3,5 @@
 mod access;
 mod api;
 mod enrolment;
+mod operator;
 mod runs;

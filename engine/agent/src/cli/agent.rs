@@ -1,5 +1,6 @@
 //! `sealift agent`: the words of managed agents, and where a token may come from.
 
+use super::operator::{self, AgentsCommand};
 use crate::error::{Finish, RunError};
 use crate::managed::{self, JoinOptions, Pin};
 use crate::report::Reporter;
@@ -37,6 +38,8 @@ pub(super) enum AgentCommand {
     /// Shows what this agent knows: who it is, what it may do, what is desired of it. No secrets.
     #[command(after_help = "Example:\n  sealift agent status --json")]
     Status(StatusArgs),
+    #[command(flatten)]
+    Agents(AgentsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +90,7 @@ pub(super) async fn run(
         AgentCommand::Join(args) => managed::join(args.options(state_dir)?, reporter).await,
         AgentCommand::Run => managed::run(state_dir, reporter).await,
         AgentCommand::Status(args) => managed::status(state_dir, args.json),
+        AgentCommand::Agents(command) => operator::run_agents(command).await,
     }
 }
 

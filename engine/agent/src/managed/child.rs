@@ -29,7 +29,7 @@ const STDERR_BYTES_MAX: usize = 4 << 10;
 const READ_BYTES: usize = 8 << 10;
 
 /// Variables in which this program takes secrets: children are not to inherit any.
-const SECRET_VARIABLES: [&str; 2] = ["SEALIFT_TOKEN", "SEALIFT_TICKET"];
+const SECRET_VARIABLES: [&str; 3] = ["SEALIFT_TOKEN", "SEALIFT_TICKET", "SEALIFT_API_TOKEN"];
 
 /// What to start.
 pub(crate) struct Program {

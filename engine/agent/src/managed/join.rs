@@ -79,7 +79,7 @@ pub(crate) async fn join_asking(
         version: Identity::VERSION,
         agent_id: Uuid::nil(),
         name: options.name.clone().unwrap_or_else(facts::hostname),
-        daemon: with_port(&options.daemon)?,
+        daemon: with_port(&options.daemon, CONTROL_PORT)?,
         pin: options.pin.to_string(),
         data_addresses: options.data_addresses.clone(),
         data_ports: options.data_ports,
@@ -194,14 +194,14 @@ fn finish(
 }
 
 /// The daemon's address, with the usual port if it has none.
-fn with_port(daemon: &str) -> Result<String, RunError> {
+pub(crate) fn with_port(daemon: &str, port: u16) -> Result<String, RunError> {
     use sealift_proto::ticket::Address;
     let usual = if daemon.parse::<std::net::Ipv6Addr>().is_ok() {
-        format!("[{daemon}]:{CONTROL_PORT}")
+        format!("[{daemon}]:{port}")
     } else if daemon.contains(':') && !daemon.ends_with(']') {
         daemon.to_owned()
     } else {
-        format!("{daemon}:{CONTROL_PORT}")
+        format!("{daemon}:{port}")
     };
     let address = usual.parse::<Address>();
     address
@@ -241,10 +241,10 @@ mod tests {
             ("[::1]", "[::1]:8444"),
             ("[::1]:9", "[::1]:9"),
         ] {
-            assert_eq!(with_port(text).unwrap(), address, "{text}");
+            assert_eq!(with_port(text, CONTROL_PORT).unwrap(), address, "{text}");
         }
         for text in ["", "a b", "host:", "host:x", "http://host"] {
-            assert_eq!(with_port(text).unwrap_err().code(), 2, "{text}");
+            assert_eq!(with_port(text, CONTROL_PORT).unwrap_err().code(), 2, "{text}");
         }
     }
 }

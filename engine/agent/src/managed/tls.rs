@@ -48,7 +48,7 @@ fn failed(error: impl std::fmt::Display) -> RunError {
 }
 
 /// A verifier that believes this authority and no other.
-fn only(
+pub(crate) fn only(
     authority: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
@@ -76,12 +76,7 @@ pub(crate) fn for_agent(credentials: &Credentials) -> Result<Arc<ClientConfig>, 
 /// For a host that joins: the authority is the certificate of the daemon's chain that has the fingerprint.
 pub(crate) fn for_join(pin: Pin) -> Result<(Arc<ClientConfig>, Arc<Pinned>), RunError> {
     let provider = provider();
-    let pinned = Arc::new(Pinned {
-        pin,
-        algorithms: provider.signature_verification_algorithms,
-        provider: Arc::clone(&provider),
-        authority: Mutex::default(),
-    });
+    let pinned = Arc::new(Pinned::new(pin, Arc::clone(&provider)));
     let verifier: Arc<dyn ServerCertVerifier> = Arc::clone(&pinned) as _;
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
@@ -114,6 +109,11 @@ pub(crate) struct Pinned {
 struct NotPinned;
 
 impl Pinned {
+    pub(crate) fn new(pin: Pin, provider: Arc<CryptoProvider>) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { pin, provider, algorithms, authority: Mutex::default() }
+    }
+
     /// The authority, DER, once a handshake was right.
     pub(crate) fn authority(&self) -> Option<Vec<u8>> {
         self.authority.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -195,7 +195,7 @@ async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transpo
 }
 
 /// What an error of TLS means; `None` if it is one of the network.
-fn explain(daemon: &str, error: &io::Error) -> Option<RunError> {
+pub(crate) fn explain(daemon: &str, error: &io::Error) -> Option<RunError> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) if inner.is::<NotPinned>() => {

@@ -1,0 +1,267 @@
+//! `sealift job`.
+
+use super::schedule::{When, when};
+use super::{FormArgs, ListArgs};
+use crate::error::{Finish, RunError};
+use crate::operator::Api;
+use crate::operator::jobs;
+use crate::operator::runs::{self, Then};
+use clap::{Args, Subcommand};
+use sealift_api::rest::limits::{CONNECTIONS_MAX, NAME_CHARS_MAX};
+use sealift_api::rest::{Cipher, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, Schedule};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum JobCommand {
+    /// Defines a job.
+    ///
+    /// A distribution goes from one agent to many; a consolidation from many to one, each into a directory of its own
+    /// that is named by it. Each agent's own lists must permit the paths.
+    #[command(
+        after_help = "Examples:\n  sealift job create --kind distribution --from web-1:/data/models --to group:dc2:/data/models\n  \
+        sealift job create --name logs --kind consolidation --from group:web:/var/log --to store:/logs \\\n    \
+        --schedule '30 2 * * *' --time-zone Europe/Berlin\n  \
+        sealift job create --kind distribution --from web-1:/data/models --to web-2:/data/models --start --wait"
+    )]
+    Create(Create),
+    /// Shows the jobs.
+    List(List),
+    /// Shows a job.
+    Show(One),
+    /// Changes a job: what is not named stays. A run that goes on is not changed by it.
+    #[command(
+        after_help = "Example:\n  sealift job update models --schedule 'every 1h' --to group:dc2:/data/models"
+    )]
+    Update(Update),
+    /// Removes a job. What it has replicated stays where it is.
+    Delete(Delete),
+    /// Gives a job new keys, from its next run on.
+    RotateKeys(One),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// By which people name it [default: after the directory of the first --from]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// distribution or consolidation
+    #[arg(long, value_parser = kind)]
+    kind: JobKind,
+    /// A source: AGENT:/path, or group:NAME:/path; may be repeated
+    #[arg(long, required = true, value_name = "AGENT:/PATH")]
+    from: Vec<Endpoint>,
+    /// A destination; may be repeated
+    #[arg(long, required = true, value_name = "AGENT:/PATH")]
+    to: Vec<Endpoint>,
+    #[command(flatten)]
+    how: How,
+    /// Destinations delete what the source does not have
+    #[arg(long)]
+    delete: bool,
+    /// Start a run of it, too
+    #[arg(long)]
+    start: bool,
+    /// Wait for the end of that run, as `sealift run watch` does
+    #[arg(long, requires = "start")]
+    wait: bool,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+/// What a job has beside its ends.
+#[derive(Debug, Args)]
+struct How {
+    /// The hash by which everything is verified: sha256 or blake3
+    #[arg(long, value_parser = hash)]
+    hash: Option<Hash>,
+    /// The cipher of the sessions: aes-256-gcm or aes-128-gcm
+    #[arg(long, value_parser = cipher)]
+    cipher: Option<Cipher>,
+    /// Connections of each session; 0: as the agents choose
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(CONNECTIONS_MAX)))]
+    connections: Option<u32>,
+    /// When it runs by itself: five fields as of cron, `every 15m`, `at 2026-12-24T18:00:00Z`, or none
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    schedule: Option<When>,
+    /// The time zone of a cron schedule, by its name in the IANA database [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct List {
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct One {
+    /// Its name or id
+    job: String,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Delete {
+    /// Its name or id
+    job: String,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Update {
+    /// Its name or id
+    job: String,
+    /// Another name
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// The sources, instead of those it has; may be repeated
+    #[arg(long, value_name = "AGENT:/PATH")]
+    from: Vec<Endpoint>,
+    /// The destinations, instead of those it has; may be repeated
+    #[arg(long, value_name = "AGENT:/PATH")]
+    to: Vec<Endpoint>,
+    #[command(flatten)]
+    how: How,
+    /// Destinations delete what the source does not have
+    #[arg(long)]
+    delete: bool,
+    /// They do not
+    #[arg(long, conflicts_with = "delete")]
+    no_delete: bool,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+/// Runs a command.
+pub(super) async fn run(command: JobCommand) -> Result<Finish, RunError> {
+    match command {
+        JobCommand::Create(args) => create(args).await,
+        JobCommand::List(args) => jobs::list(&mut Api::logged_in()?, args.list.all()).await,
+        JobCommand::Show(one) => jobs::show(&mut Api::logged_in()?, &one.job, one.form.into()).await,
+        JobCommand::Update(args) => update(args).await,
+        JobCommand::Delete(args) => jobs::delete(&mut Api::logged_in()?, &args.job).await,
+        JobCommand::RotateKeys(one) => {
+            jobs::rotate_keys(&mut Api::logged_in()?, &one.job, one.form.into()).await
+        }
+    }
+}
+
+async fn create(args: Create) -> Result<Finish, RunError> {
+    let mut spec = JobSpec {
+        kind: args.kind,
+        from: args.from,
+        to: args.to,
+        hash: Hash::default(),
+        cipher: Cipher::default(),
+        delete: args.delete,
+        connections: 0,
+        schedule: None,
+    };
+    args.how.check(None)?;
+    args.how.apply(&mut spec);
+    let name = match args.name {
+        Some(name) => name,
+        None => named_after(&spec.from)?,
+    };
+    let api = &mut Api::logged_in()?;
+    let form = args.form.into();
+    let job = jobs::create(api, &NewJob { name, spec }, form).await?;
+    if !args.start {
+        return Ok(Finish::Complete);
+    }
+    runs::start_of(api, &job, if args.wait { Then::Watch } else { Then::Return }, form).await
+}
+
+async fn update(args: Update) -> Result<Finish, RunError> {
+    args.how.check(Some(()))?;
+    let (from, to, how) = (args.from, args.to, args.how);
+    let deletes = (args.delete || args.no_delete).then_some(args.delete);
+    let change = move |spec: &mut JobSpec| {
+        if !from.is_empty() {
+            spec.from = from;
+        }
+        if !to.is_empty() {
+            spec.to = to;
+        }
+        if let Some(deletes) = deletes {
+            spec.delete = deletes;
+        }
+        how.apply(spec);
+    };
+    jobs::update(&mut Api::logged_in()?, &args.job, args.name, change, args.form.into()).await
+}
+
+impl How {
+    /// A time zone is one of cron; that of a job may be changed alone.
+    fn check(&self, existing: Option<()>) -> Result<(), RunError> {
+        let is_cron = matches!(self.schedule, Some(When::Cron(_)));
+        let may_be = existing.is_some() && self.schedule.is_none();
+        match self.time_zone.is_some() && !is_cron && !may_be {
+            true => Err(RunError::Usage("--time-zone is for a --schedule with the fields of cron".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn apply(self, spec: &mut JobSpec) {
+        spec.hash = self.hash.unwrap_or(spec.hash);
+        spec.cipher = self.cipher.unwrap_or(spec.cipher);
+        spec.connections = self.connections.unwrap_or(spec.connections);
+        match (self.schedule, &mut spec.schedule) {
+            (Some(when), schedule) => {
+                // Another time of day is meant in the same zone, unless a zone is named.
+                let before = match schedule {
+                    Some(Schedule::Cron { time_zone, .. }) => Some(time_zone.clone()),
+                    _ => None,
+                };
+                let zone = self.time_zone.or(before).unwrap_or_else(|| "UTC".into());
+                *schedule = when.schedule(&zone);
+            }
+            (None, Some(Schedule::Cron { time_zone, .. })) => {
+                if let Some(zone) = self.time_zone {
+                    *time_zone = zone;
+                }
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+/// The last part of the first path, as far as it can be a name.
+fn named_after(from: &[Endpoint]) -> Result<Name, RunError> {
+    let path = from.first().map_or("", Endpoint::path);
+    let last = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = last.chars().map(plain).take(NAME_CHARS_MAX).collect();
+    name.trim_matches('-')
+        .parse()
+        .map_err(|_| RunError::Usage(format!("{path} gives the job no name: give it one with --name")))
+}
+
+fn kind(word: &str) -> Result<JobKind, String> {
+    JobKind::from_word(word).ok_or_else(|| "distribution or consolidation".into())
+}
+
+fn hash(word: &str) -> Result<Hash, String> {
+    Hash::from_word(word).ok_or_else(|| "sha256 or blake3".into())
+}
+
+fn cipher(word: &str) -> Result<Cipher, String> {
+    Cipher::from_word(word).ok_or_else(|| "aes-256-gcm or aes-128-gcm".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_named_after_its_directory() {
+        for (from, name) in
+            [("a:/data/models", "models"), ("a:/data/My Models_2", "my-models-2"), ("group:x:/x", "x")]
+        {
+            assert_eq!(named_after(&[from.parse().unwrap()]).unwrap().as_str(), name);
+        }
+        for from in ["a:/", "a:/\u{202e}"] {
+            assert_eq!(named_after(&[from.parse().unwrap()]).unwrap_err().code(), 2);
+        }
+    }
+}
