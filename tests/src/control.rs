@@ -152,6 +152,18 @@ impl Daemon {
         self.ports = Some([self.web, self.agents, self.logs]);
     }
 
+    /// A client's terms of TLS: it trusts the daemon's authority, and shows nothing.
+    #[must_use]
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.tls)
+    }
+
+    /// Where it keeps everything.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Kills it, as a power cut would.
     ///
     /// # Panics
@@ -444,12 +456,16 @@ impl Agent {
 
     /// Starts it.
     pub fn start(&mut self) {
-        self.process = Some(
-            Run::with(["agent", "run", "--state-dir"])
-                .arg(self.state())
-                .patience(Duration::from_secs(600))
-                .start(),
-        );
+        self.start_with(&[]);
+    }
+
+    /// Starts it with variables of its environment.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let mut run = Run::with(["agent", "run", "--state-dir"]).arg(self.state());
+        for (name, value) in environment {
+            run = run.env(name, value);
+        }
+        self.process = Some(run.patience(Duration::from_secs(600)).start());
     }
 
     /// Kills it.

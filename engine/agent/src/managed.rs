@@ -17,6 +17,7 @@ mod document;
 mod facts;
 mod home;
 mod join;
+mod logs;
 mod pause;
 mod pin;
 mod plan;

@@ -3,5 +3,6 @@
 mod access;
 mod api;
 mod enrolment;
+mod logs;
 mod operator;
 mod runs;

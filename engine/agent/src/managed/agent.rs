@@ -8,6 +8,7 @@ use crate::managed::child::{self, orphans};
 use crate::managed::credentials::Credentials;
 use crate::managed::document::{self, Desired};
 use crate::managed::home::{Home, Identity};
+use crate::managed::logs::{self, Logs, Upload, entry};
 use crate::managed::pin::Pin;
 use crate::managed::runs::{Runs, Terms, host_event, this_program};
 use crate::managed::session::{self, FromDaemon, Session, Standing};
@@ -31,6 +32,8 @@ const EVENTS_PER_REPORT: usize = 128;
 const EVENTS_AHEAD_MAX: u64 = 1024;
 /// How long the ends of killed children are waited for.
 const ENDING_MAX: Duration = Duration::from_secs(15);
+/// Says how many bytes of logs are kept while the daemon is away.
+const LOG_SPOOL_VARIABLE: &str = "SEALIFT_LOG_SPOOL_BYTES";
 /// The file that says that this agent is barred.
 const BARRED: &str = "barred";
 
@@ -46,6 +49,8 @@ struct Agent<'a> {
     reporter: &'a Reporter,
     runs: Runs,
     spool: Spool,
+    logs: Logs,
+    logs_port: watch::Sender<u16>,
     standing: watch::Sender<Standing>,
     link: Option<mpsc::Sender<AgentMessage>>,
     ack: Option<Ack>,
@@ -82,10 +87,17 @@ pub(crate) async fn run_until(
     orphans::end_all(&home.job_dirs().map_err(unusable)?).await;
 
     let (children, from_children) = mpsc::channel(child::NEWS_MAX);
-    let runs = Runs::new(terms(&home, &identity, program), children).map_err(unusable)?;
+    let (news, from_daemon) = mpsc::channel(session::NEWS_MAX);
+    let trouble = news.clone();
+    // One that finds the agent busy is not worth waiting for.
+    let trouble = move |text| drop(trouble.try_send(FromDaemon::Warning(text)));
+    let log_spool = logs::spool::Spool::open(&home.path("logs"), log_spool_bytes()?).map_err(unusable)?;
+    let logs = Logs::start(log_spool, trouble).map_err(unusable)?;
+    let runs = Runs::new(terms(&home, &identity, program), logs.clone(), children).map_err(unusable)?;
     let spool = Spool::open(&home.path("events")).map_err(unusable)?;
     let (standing, heard) = watch::channel(Standing::default());
-    let (news, from_daemon) = mpsc::channel(session::NEWS_MAX);
+    let (logs_port, port) = watch::channel(0);
+    let upload = Upload { home: home.clone(), identity: identity.clone(), logs: logs.clone(), port };
     let session =
         Session { home: home.clone(), identity: identity.clone(), credentials, standing: heard, news };
     let mut agent = Agent {
@@ -93,6 +105,8 @@ pub(crate) async fn run_until(
         reporter,
         runs,
         spool,
+        logs,
+        logs_port,
         standing,
         link: None,
         ack: None,
@@ -102,7 +116,20 @@ pub(crate) async fn run_until(
     agent.note(format!("Agent {} of {} is running.", identity.name, identity.daemon));
     agent.take_up()?;
     tokio::spawn(session.keep_up());
+    tokio::spawn(upload.keep_up());
     agent.work(from_daemon, from_children, interrupted).await
+}
+
+/// The bound of the spool of logs.
+fn log_spool_bytes() -> Result<u64, RunError> {
+    match std::env::var(LOG_SPOOL_VARIABLE) {
+        Err(_) => Ok(logs::spool::SPOOL_BYTES_DEFAULT),
+        Ok(text) => text.parse().map_err(|_| {
+            RunError::Usage(format!(
+                "{LOG_SPOOL_VARIABLE} is a number of bytes, such as 67108864; not '{text}'"
+            ))
+        }),
+    }
 }
 
 fn terms(home: &Home, identity: &Identity, program: PathBuf) -> Terms {
@@ -191,6 +218,8 @@ impl Agent<'_> {
         };
         let _ = tokio::time::timeout(ENDING_MAX, all).await;
         self.keep_events();
+        self.log(logs::Severity::Info, "agent", "the agent ends");
+        let _ = tokio::time::timeout(ENDING_MAX, self.logs.close()).await;
     }
 
     fn hear(&mut self, news: FromDaemon) -> Result<(), RunError> {
@@ -212,6 +241,8 @@ impl Agent<'_> {
             FromDaemon::Barred(reason, text) => {
                 self.link = None;
                 self.runs.cut(Instant::now());
+                let why = format!("the daemon has barred this agent ({}): {text}", reason.as_str_name());
+                self.log(logs::Severity::Security, "security", why);
                 // Were this not kept, a restart would begin everything again until the daemon is asked.
                 if let Err(error) = self.home.write(BARRED, reason.as_str_name().as_bytes()) {
                     self.warn(format!("it cannot be kept that this agent is barred: {error}"));
@@ -228,7 +259,11 @@ impl Agent<'_> {
                 let seconds = delay.as_secs().max(1);
                 self.warn(format!("Not connected: {why}\nTried again in {seconds} s; runs go on."));
             }
-            FromDaemon::Note(text) => self.note(text),
+            FromDaemon::Renewed(text) => {
+                self.log(logs::Severity::Info, "security", text.as_str());
+                self.reporter.tell(&Told::Note { message: text });
+            }
+            FromDaemon::Alarm(text) => self.log(logs::Severity::Security, "security", text),
             FromDaemon::Warning(text) => {
                 self.warn(text.clone());
                 self.keep_event(host_event(Severity::Warning, &text));
@@ -271,6 +306,7 @@ impl Agent<'_> {
 
     fn stand(&self, desired: &Desired) {
         let (document, incarnation) = (desired.number, desired.incarnation.clone());
+        self.logs_port.send_replace(desired.logs_port);
         self.standing.send_replace(Standing { document, incarnation });
     }
 
@@ -283,7 +319,8 @@ impl Agent<'_> {
     fn keep_event(&mut self, event: sealift_api::agent::Event) {
         let serious = matches!(event.severity(), Severity::Error | Severity::Security | Severity::Warning);
         if serious && !event.job_id.is_empty() {
-            self.warn(event.message.clone());
+            // The log has it already.
+            self.reporter.tell(&Told::Warning { message: event.message.clone() });
         }
         if let Err(error) = self.spool.push(event) {
             self.warn(format!("an event cannot be kept on the disk: {error}"));
@@ -334,11 +371,17 @@ impl Agent<'_> {
         [self.runs.next_due(), report].into_iter().flatten().min()
     }
 
+    fn log(&self, severity: logs::Severity, target: &str, message: impl Into<String>) {
+        self.logs.put(entry(severity, target, message));
+    }
+
     fn note(&self, message: String) {
+        self.log(logs::Severity::Info, "agent", message.as_str());
         self.reporter.tell(&Told::Note { message });
     }
 
     fn warn(&self, message: String) {
+        self.log(logs::Severity::Warning, "agent", message.as_str());
         self.reporter.tell(&Told::Warning { message });
     }
 }

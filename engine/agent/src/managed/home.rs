@@ -10,6 +10,7 @@
 //! agent/document            what is desired of it
 //! agent/outcomes.json       how runs of that document ended
 //! agent/events              what the daemon has not been told yet
+//! agent/logs/               log records that the daemon has not got yet
 //! agent/barred              there while the daemon has revoked or quarantined it: nothing is run
 //! agent/lock                locked (flock) while an agent runs or joins
 //! agent/jobs/HEX/           the state directory of the children of one job, and `pid` of the one that runs

@@ -10,6 +10,7 @@ mod work;
 use crate::managed::child::output::Told;
 use crate::managed::child::{self, Exit, Handle, News, Order, What};
 use crate::managed::document::{Desired, RunKey, Task, Wish};
+use crate::managed::logs::{self, ChildLog, Details as _, Logs, entry};
 use crate::managed::pause;
 use crate::managed::plan::{GRACE, Phase, Spec, Step, Wanted, next_due, plan};
 use crate::managed::spool::{MESSAGE_BYTES_MAX, truncate};
@@ -42,11 +43,13 @@ struct Run {
     tries: u32,
     events: u32,
     error: Option<String>,
+    log: ChildLog,
 }
 
 /// See the module.
 pub(crate) struct Runs {
     terms: Terms,
+    logs: Logs,
     wanted: BTreeMap<RunKey, Task>,
     runs: BTreeMap<RunKey, Run>,
     /// Nothing is started: the agent ends, or is barred.
@@ -72,19 +75,20 @@ impl Run {
             tries: 0,
             events: 0,
             error: None,
+            log: ChildLog::new("run"),
         }
     }
 }
 
 impl Runs {
     /// Takes up what is known of runs that ended. Children's news go into the channel.
-    pub(crate) fn new(terms: Terms, news: mpsc::Sender<News>) -> std::io::Result<Self> {
+    pub(crate) fn new(terms: Terms, logs: Logs, news: mpsc::Sender<News>) -> std::io::Result<Self> {
         let mut runs = BTreeMap::new();
         for Outcome { key, spec, status } in outcomes::load(&terms.home)? {
             runs.insert(key, Run { phase: Phase::Ended { spec }, status, ..Run::new(key) });
         }
         let (wanted, changed, events) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Ok(Self { terms, wanted, runs, held: false, births: 0, news, changed, events })
+        Ok(Self { terms, logs, wanted, runs, held: false, births: 0, news, changed, events })
     }
 
     /// What is desired from now on.
@@ -200,6 +204,10 @@ impl Runs {
         let Some(task) = self.wanted.get(&key) else { return };
         let spec = wanted(task).spec;
         let name = task.job_name.clone();
+        let target = task.work.as_ref().map_or("run", |work| match work.kind() {
+            Kind::Source => "send",
+            Kind::Destination => "receive",
+        });
         let taken = self.runs.values().filter_map(|run| run.port).collect();
         let prepared = match &task.work {
             Ok(work) => self.terms.prepare(key, work, &taken),
@@ -216,6 +224,7 @@ impl Runs {
                 run.phase = Phase::Running { spec };
                 (run.handle, run.port, run.birth) = (Some(handle), port, self.births);
                 (run.events, run.error) = (0, None);
+                run.log = ChildLog::new(target);
                 run.status.addresses.clear();
                 self.set(key, State::Running, String::new());
                 self.happened(key, Severity::Info, format!("job {name}: started"));
@@ -239,8 +248,16 @@ impl Runs {
             return;
         }
         match what {
-            What::Told(told) => self.told(key, told),
+            What::Told(told) => {
+                if let Some(run) = self.runs.get_mut(&key) {
+                    run.log.told(&self.logs, key, &told, now);
+                }
+                self.told(key, told);
+            }
             What::Ended(exit) => {
+                if let Some(run) = self.runs.get_mut(&key) {
+                    run.log.ended(&self.logs, key, &exit, now);
+                }
                 self.ended(key, &exit, now);
                 self.reconcile(now);
             }
@@ -250,7 +267,7 @@ impl Runs {
     fn told(&mut self, key: RunKey, told: Told) {
         let Some(run) = self.runs.get_mut(&key) else { return };
         let status = &mut run.status;
-        let mut event = None;
+        let mut said = None;
         match told {
             Told::Listening(addresses) => status.addresses = self.terms.addresses(addresses),
             Told::Scanned { files, bytes, problems } => {
@@ -268,28 +285,29 @@ impl Runs {
             }
             Told::Peer(text) => {
                 run.tries = 0;
-                event = Some((Severity::Info, text));
+                said = Some((Severity::Info, text));
             }
-            Told::Refused(text) => event = Some((Severity::Security, text)),
+            Told::Refused(text) => said = Some((Severity::Security, text)),
             Told::NoRoom(text) => {
                 status.message = clean(&format!("waits for room: {text}"));
-                event = Some((Severity::Warning, text));
+                said = Some((Severity::Warning, text));
             }
             Told::Room => status.message.clear(),
             Told::Problem(text) => {
                 status.failed += 1;
-                event = Some((Severity::Warning, text));
+                said = Some((Severity::Warning, text));
             }
-            Told::Warning(text) => event = Some((Severity::Warning, text)),
+            Told::Warning(text) => said = Some((Severity::Warning, text)),
             Told::Error(text) => run.error = Some(text),
         }
         self.changed.insert(key);
-        if let Some((severity, text)) = event {
+        if let Some((severity, text)) = said {
             run.events += 1;
+            // What the child said is in the log already.
             if run.events <= EVENTS_PER_CHILD_MAX {
-                self.happened(key, severity, text);
+                self.events.push(event(key, severity, &text));
             } else if run.events == EVENTS_PER_CHILD_MAX + 1 {
-                self.happened(key, Severity::Warning, "further events of this run are not told".into());
+                self.events.push(event(key, Severity::Warning, "further events of this run are not told"));
             }
         }
     }
@@ -337,11 +355,12 @@ impl Runs {
     fn again(&mut self, key: RunKey, why: String, now: Instant) {
         let Some(run) = self.runs.get_mut(&key) else { return };
         let delay = pause::delay(run.tries);
-        if run.tries == 0 {
-            self.events.push(event(key, Severity::Warning, &format!("{why}; tried again")));
-        }
+        let is_first = run.tries == 0;
         run.tries = run.tries.saturating_add(1);
         run.phase = Phase::Waiting { from: Some(now + delay) };
+        if is_first {
+            self.happened(key, Severity::Warning, format!("{why}; tried again"));
+        }
         self.set(key, State::Waiting, format!("{why}; tried again in {} s", delay.as_secs().max(1)));
     }
 
@@ -368,12 +387,20 @@ impl Runs {
         let ended: Vec<_> = ended.collect();
         if let Err(error) = outcomes::keep(&self.terms.home, &ended) {
             let message = format!("how runs ended cannot be kept on this host: {error}");
+            self.logs.put(entry(logs::Severity::Error, "agent", message.as_str()));
             self.events.push(host_event(Severity::Error, &message));
         }
     }
 
     fn happened(&mut self, key: RunKey, severity: Severity, message: String) {
         self.events.push(event(key, severity, &message));
+        let severity = match severity {
+            Severity::Unspecified | Severity::Info => logs::Severity::Info,
+            Severity::Warning => logs::Severity::Warning,
+            Severity::Error => logs::Severity::Error,
+            Severity::Security => logs::Severity::Security,
+        };
+        self.logs.put(entry(severity, "run", message).of(key));
     }
 
     /// What has happened since the last time this was asked.

@@ -55,8 +55,10 @@ pub(crate) enum FromDaemon {
     Barred(Reason, String),
     /// The connection is gone, and when the next is tried.
     Down(String, Duration),
-    /// Something for the log.
-    Note(String),
+    /// The certificate was renewed.
+    Renewed(String),
+    /// Somebody is not who the daemon should be, or refuses this agent.
+    Alarm(String),
     /// Something that the operator should see.
     Warning(String),
 }
@@ -99,7 +101,14 @@ impl Session {
             failures += 1;
             let (said, delay) = match ended {
                 Ended::Deaf => return,
-                Ended::Lost(error) => (error.to_string(), delay),
+                Ended::Lost(error) => {
+                    let is_refusal = matches!(error, RunError::Barred(_));
+                    let error = error.to_string();
+                    if is_refusal && self.news.send(FromDaemon::Alarm(error.clone())).await.is_err() {
+                        return;
+                    }
+                    (error, delay)
+                }
                 Ended::Goodbye(reason @ (Reason::Revoked | Reason::Quarantined), text) => {
                     if self.news.send(FromDaemon::Barred(reason, text.clone())).await.is_err()
                         || reason == Reason::Revoked
@@ -201,7 +210,7 @@ impl Session {
         let told = match renewed {
             Ok(()) => {
                 let until = date(self.credentials.certificate.not_after);
-                FromDaemon::Note(format!("The certificate was renewed, until {until}."))
+                FromDaemon::Renewed(format!("The certificate was renewed, until {until}."))
             }
             Err(error) => FromDaemon::Warning(format!("The certificate could not be renewed: {error}")),
         };
