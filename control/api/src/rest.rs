@@ -20,7 +20,7 @@ pub use agents::{
     NewEnrolmentTokenSecret,
 };
 pub use endpoint::{Endpoint, EndpointError, Place};
-pub use jobs::{Cipher, Hash, Job, JobKey, JobKind, JobPatch, JobSpec, NewJob, Schedule};
+pub use jobs::{Cipher, Hash, Job, JobKey, JobKind, JobPatch, JobSpec, NewJob, Schedule, Transport};
 pub use logs::{LogField, LogRecord};
 pub use name::{Name, NameError};
 pub use records::{AuditRecord, Event, Severity};

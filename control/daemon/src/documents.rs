@@ -12,7 +12,9 @@ use crate::db::{DbError, Write, agents, jobs};
 use rusqlite::{Row, params};
 use sealift_api::agent::assignment::{Action, Role};
 use sealift_api::agent::{Assignment, Document, Settings, settings};
-use sealift_api::rest::{AgentState, Cipher, Hash, JobKind, JobSpec, RunAgentState, RunRole, RunState};
+use sealift_api::rest::{
+    AgentState, Cipher, Hash, JobKind, JobSpec, RunAgentState, RunRole, RunState, Transport,
+};
 use sealift_proto::keys::RwSeed;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -111,7 +113,7 @@ fn digest(document: &Document) -> [u8; 32] {
             destinations,
             settings,
         } = assignment;
-        let Settings { hash, cipher, delete, connections } = settings.unwrap_or_default();
+        let Settings { hash, cipher, delete, connections, bytes_per_second } = settings.unwrap_or_default();
         for bytes in
             [job_id, job_name.as_bytes(), run_id, path, read_write_seed, read_only_secret, verify_key]
         {
@@ -120,6 +122,7 @@ fn digest(document: &Document) -> [u8; 32] {
         for number in [*role, *action, hash, cipher, i32::from(delete)] {
             put(&number.to_le_bytes());
         }
+        put(&bytes_per_second.to_le_bytes());
         for number in [*epoch, *destinations, connections] {
             put(&number.to_le_bytes());
         }
@@ -250,5 +253,12 @@ fn settings(spec: &JobSpec) -> Settings {
         Cipher::Aes128Gcm => settings::Cipher::Aes128Gcm,
         Cipher::Aes256Gcm => settings::Cipher::Aes256Gcm,
     };
-    Settings { hash: hash.into(), cipher: cipher.into(), delete: spec.delete, connections: spec.connections }
+    let Transport::Tcp = spec.transport;
+    Settings {
+        hash: hash.into(),
+        cipher: cipher.into(),
+        delete: spec.delete,
+        connections: spec.connections,
+        bytes_per_second: spec.bytes_per_second.unwrap_or(0),
+    }
 }

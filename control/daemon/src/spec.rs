@@ -9,7 +9,8 @@ pub use cron::{Cron, CronError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sealift_api::rest::limits::{
-    CONNECTIONS_MAX, ENDPOINTS_MAX, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, TIME_ZONE_CHARS_MAX,
+    BYTES_PER_SECOND_MIN, CONNECTIONS_MAX, ENDPOINTS_MAX, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN,
+    TIME_ZONE_CHARS_MAX,
 };
 use sealift_api::rest::{Endpoint, JobKind, JobSpec, Place, Schedule};
 use std::collections::BTreeSet;
@@ -32,6 +33,9 @@ pub enum SpecError {
     /// Too many connections.
     #[error("a session has at most {CONNECTIONS_MAX} connections")]
     Connections,
+    /// Too low a limit.
+    #[error("a limit of rate is at least {BYTES_PER_SECOND_MIN} bytes a second")]
+    Rate,
     /// An interval that is too short or too long.
     #[error("an interval has {INTERVAL_SECONDS_MIN} to {INTERVAL_SECONDS_MAX} seconds")]
     Interval,
@@ -70,6 +74,9 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     }
     if spec.connections > CONNECTIONS_MAX {
         return Err(SpecError::Connections);
+    }
+    if spec.bytes_per_second.is_some_and(|rate| rate < BYTES_PER_SECOND_MIN) {
+        return Err(SpecError::Rate);
     }
     spec.schedule.as_ref().map_or(Ok(()), check_schedule)
 }

@@ -4,6 +4,7 @@ mod agent;
 mod operator;
 
 use crate::error::{Finish, RunError};
+use crate::orders;
 use crate::preserve::{Aspect, Preserve};
 use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify};
 use crate::report::{Event, Reporter, Style};
@@ -11,13 +12,14 @@ use crate::send::{self, DATA_PORT, SendOptions};
 use crate::state::{JobName, StateDir};
 use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealift_net::Cipher;
+use sealift_net::{Cipher, Limiter};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
+use sealift_proto::rate::Rate;
 use sealift_proto::ticket::{Address, Ticket};
 use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFilter};
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,6 +111,8 @@ struct SendArgs {
     /// Data connections that one receiver may open
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
+    #[command(flatten)]
+    pace: Pace,
     /// Keep the keys under NAME, so that the ticket stays the same over restarts; one sender at a time
     #[arg(long, value_name = "NAME")]
     job: Option<JobName>,
@@ -140,6 +144,8 @@ struct ReceiveArgs {
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
+    #[command(flatten)]
+    pace: Pace,
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
     #[arg(long)]
     keep_special_modes: bool,
@@ -189,6 +195,18 @@ struct ReceiveArgs {
     json: bool,
 }
 
+/// How fast.
+#[derive(Debug, Args)]
+struct Pace {
+    /// How fast blocks go over the wire, all connections together: bytes a second, with K, M, G or T for powers of 1024
+    /// [default: as fast as it can be]
+    #[arg(long, value_name = "RATE")]
+    bwlimit: Option<Rate>,
+    /// Take orders, as an agent gives them, from standard input, and end with it
+    #[arg(long, hide = true)]
+    orders: bool,
+}
+
 #[derive(Debug, Args)]
 struct VerifyArgs {
     /// The replica
@@ -211,6 +229,9 @@ struct VerifyArgs {
     /// What is kept of the source's metadata in what is repaired, as with receive
     #[arg(long, value_name = "LIST", default_value = "default", requires = "repair")]
     preserve: Preserve,
+    /// How fast blocks are fetched, as with receive
+    #[arg(long, value_name = "RATE", requires = "repair")]
+    bwlimit: Option<Rate>,
     /// Keep set-user-id, set-group-id and sticky bits of what is repaired
     #[arg(long, requires = "repair")]
     keep_special_modes: bool,
@@ -295,7 +316,7 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
         .map_err(|error| RunError::Failed(format!("cannot start: {error}")))?;
     let reporter = Arc::clone(reporter);
     match command {
-        Command::Send(args) => runtime.block_on(send::send(args.options(state_dir), reporter)),
+        Command::Send(args) => runtime.block_on(send::send(args.options(state_dir)?, reporter)),
         Command::Receive(args) => {
             let options = args.options(StateDir::open(state_dir)?)?;
             runtime.block_on(receive::receive(options, reporter))
@@ -316,8 +337,8 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
 }
 
 impl SendArgs {
-    fn options(self, state_dir: Option<PathBuf>) -> SendOptions {
-        SendOptions {
+    fn options(self, state_dir: Option<PathBuf>) -> Result<SendOptions, RunError> {
+        Ok(SendOptions {
             paths: self.paths,
             bind: self.bind,
             advertise: self.advertise,
@@ -328,12 +349,25 @@ impl SendArgs {
                 Hash::Blake3 => HashAlgorithm::Blake3,
             },
             cipher: self.cipher,
+            limiter: self.pace.limiter()?,
             connections: self.connections,
             job: self.job,
             state_dir,
             rehash: self.rehash,
             preserve: self.preserve,
+        })
+    }
+}
+
+impl Pace {
+    /// Whoever takes orders from standard input has read everything else from there before.
+    fn limiter(&self) -> Result<Arc<Limiter>, RunError> {
+        let limiter = Arc::new(Limiter::new(self.bwlimit));
+        if self.orders {
+            let failed = |error| RunError::Usage(format!("cannot take orders: {error}"));
+            orders::follow(Arc::clone(&limiter)).map_err(failed)?;
         }
+        Ok(limiter)
     }
 }
 
@@ -371,6 +405,7 @@ impl ReceiveArgs {
                 Switch::No => Durability::Unsynced,
             },
             verify: self.verify,
+            limiter: self.pace.limiter()?,
             connections: self.connections,
             keep_special_modes: self.keep_special_modes,
             retry_for: Duration::from_secs(self.retry_for.into()),
@@ -403,6 +438,7 @@ impl VerifyArgs {
                     dest: Some(self.dest.clone()),
                     fsync: Switch::Yes,
                     verify: Verify::Stream,
+                    pace: Pace { bwlimit: self.bwlimit, orders: false },
                     connections: default_connections(),
                     keep_special_modes: self.keep_special_modes,
                     delete: false,
@@ -450,7 +486,13 @@ fn ticket_from_environment() -> Result<Zeroizing<String>, RunError> {
 fn read_ticket(argument: &OsString) -> Result<Zeroizing<String>, RunError> {
     let bytes = argument.as_encoded_bytes();
     if bytes == b"-" {
-        return read_text(std::io::stdin().lock(), "standard input");
+        // One line: what follows may be orders.
+        let mut text = Zeroizing::new(String::with_capacity(TICKET_CHARS_MAX + 1));
+        let stdin = std::io::stdin().lock().take(TICKET_CHARS_MAX as u64 + 1).read_line(&mut text);
+        stdin.map_err(|error| {
+            RunError::Usage(format!("cannot read the ticket from standard input: {error}"))
+        })?;
+        return Ok(text);
     }
     if let Some(file) = bytes.strip_prefix(b"@") {
         use std::os::unix::ffi::OsStrExt as _;

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod error;
 pub mod managed;
 pub mod operator;
+mod orders;
 pub mod preserve;
 pub mod receive;
 pub mod report;

@@ -8,7 +8,7 @@ use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
 use sealift::report::{Reporter, Style};
 use sealift::send::SendOptions;
 use sealift::state::StateDir;
-use sealift_net::Cipher;
+use sealift_net::{Cipher, Limiter};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::ticket::Ticket;
 use sealift_store::{Durability, MapperOptions};
@@ -54,6 +54,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         ticket_file: Some(ticket_file.clone()),
         hash: HashAlgorithm::Sha256,
         cipher: Cipher::Aes128Gcm,
+        limiter: Arc::new(Limiter::new(None)),
         connections: 4,
         job: None,
         state_dir: Some(state.clone()),
@@ -69,6 +70,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         dest: dir.join("destination"),
         durability: Durability::Unsynced,
         verify: Verify::Stream,
+        limiter: Arc::new(Limiter::new(None)),
         connections: 4,
         keep_special_modes: false,
         retry_for: Duration::from_secs(10),

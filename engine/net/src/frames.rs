@@ -3,6 +3,7 @@
 //! Owns neither the session's state (see `sealift_proto::session`) nor the payload's buffers: a payload is decrypted
 //! straight into the caller's, and encrypted straight out of it.
 
+use crate::limit::Limiter;
 use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, FRAME_HEADER_BYTES};
 use sealift_proto::wire::{FrameError, FrameHeader, FrameKind};
 use std::future::Future;
@@ -104,6 +105,20 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             unless_dead(self.0.write_all(part)).await?;
         }
         unless_dead(self.0.flush()).await
+    }
+
+    /// Sends bytes that are whole frames already, as fast as the limit lets them pass.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::send_encoded`].
+    pub async fn send_limited(&mut self, mut frames: &[u8], limiter: &Limiter) -> io::Result<()> {
+        while !frames.is_empty() {
+            let (part, rest) = frames.split_at(limiter.part(frames.len()));
+            limiter.pass(part.len()).await;
+            self.send_encoded(part).await?;
+            frames = rest;
+        }
+        Ok(())
     }
 
     /// Ends the stream in order, so that the peer can tell the end from a cut.

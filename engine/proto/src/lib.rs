@@ -12,6 +12,7 @@ pub mod keys;
 pub mod limits;
 pub mod manifest;
 pub mod path;
+pub mod rate;
 pub mod session;
 pub mod ticket;
 pub mod time;

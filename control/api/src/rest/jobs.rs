@@ -47,6 +47,18 @@ pub enum Cipher {
 }
 words!(Cipher { Aes128Gcm = "aes-128-gcm", Aes256Gcm = "aes-256-gcm" });
 
+/// What carries a job's sessions.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TLS over TCP.
+    #[default]
+    Tcp,
+}
+words!(Transport { Tcp = "tcp" });
+
 /// When a job runs by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -99,6 +111,14 @@ pub struct JobSpec {
     #[serde(default)]
     #[schema(maximum = 64)]
     pub connections: u32,
+    /// What carries the sessions.
+    #[serde(default)]
+    pub transport: Transport,
+    /// How fast blocks go at each of its agents, in bytes a second; absent: as fast as they can. A change holds at once, also
+    /// for runs that go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 8192)]
+    pub bytes_per_second: Option<u64>,
     /// When it runs by itself; absent: when somebody starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,

@@ -16,6 +16,8 @@ pub const PARTS_OF_AGENT_MAX: usize = 1024;
 pub const GROUPS_OF_AGENT_MAX: usize = 64;
 /// Connections of a session; as many as the engine takes.
 pub const CONNECTIONS_MAX: u32 = 64;
+/// Bytes a second that a job may be limited to; as little as the engine takes.
+pub const BYTES_PER_SECOND_MIN: u64 = 8 << 10;
 /// Characters in a cron expression.
 pub const CRON_CHARS_MAX: usize = 256;
 /// Characters in the name of a time zone.

@@ -112,7 +112,7 @@ pub fn create(w: &mut Write<'_>, new: &NewJob) -> Result<Job, DbError> {
 ///
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Stale`] if it is not of the version; those of [`create`]; [`DbError::Conflict`] if
-/// a run goes on, and more than name and schedule would change.
+/// a run goes on, and more than name, schedule and limit of rate would change.
 pub fn update(w: &mut Write<'_>, id: Uuid, version: Option<i64>, patch: &JobPatch) -> Result<Job, DbError> {
     let before = get(w.tx(), id)?;
     of_version(&before, version)?;
@@ -123,8 +123,7 @@ pub fn update(w: &mut Write<'_>, id: Uuid, version: Option<i64>, patch: &JobPatc
         if spec.kind != before.spec.kind {
             return Err(DbError::Invalid("a job keeps its kind: make another one".to_owned()));
         }
-        if (JobSpec { schedule: None, ..spec.clone() }) != (JobSpec { schedule: None, ..before.spec.clone() })
-        {
+        if settled(spec) != settled(&before.spec) {
             no_run_goes_on(w.tx(), &before)?;
             let members = resolve(w.tx(), spec, Who::Known)?;
             keys::ensure(w, &before, &members.sources)?;
@@ -139,6 +138,11 @@ pub fn update(w: &mut Write<'_>, id: Uuid, version: Option<i64>, patch: &JobPatc
     let old = json!({ "name": before.name, "spec": before.spec });
     w.audit("job.update", &subject(&before.name), Some(old), Some(json!({ "name": name, "spec": spec })))?;
     get(w.tx(), id)
+}
+
+/// What of a spec stays while a run goes on.
+fn settled(spec: &JobSpec) -> JobSpec {
+    JobSpec { schedule: None, bytes_per_second: None, ..spec.clone() }
 }
 
 /// Deletes a job and its keys. Its runs stay to be looked at; its name is free.

@@ -101,6 +101,7 @@ fn every_field_counts() {
         of(|a| a.settings.as_mut().unwrap().cipher = 1),
         of(|a| a.settings.as_mut().unwrap().delete = true),
         of(|a| a.settings.as_mut().unwrap().connections = 1),
+        of(|a| a.settings.as_mut().unwrap().bytes_per_second = 9000),
         digest(&Document::default()),
     ];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
@@ -172,6 +173,8 @@ fn settings_are_those_of_the_spec() {
         cipher: Cipher::Aes128Gcm,
         delete: true,
         connections: 8,
+        transport: Transport::Tcp,
+        bytes_per_second: Some(10_000),
         ..job.spec.clone()
     };
     let patch = JobPatch { name: None, spec: Some(spec) };
@@ -179,5 +182,5 @@ fn settings_are_those_of_the_spec() {
     world.start(&job);
     let settings = world.document("src").assignments[0].settings.unwrap();
     let (hash, cipher) = (settings::Hash::Blake3.into(), settings::Cipher::Aes128Gcm.into());
-    assert_eq!(settings, Settings { hash, cipher, delete: true, connections: 8 });
+    assert_eq!(settings, Settings { hash, cipher, delete: true, connections: 8, bytes_per_second: 10_000 });
 }

@@ -7,16 +7,18 @@ pub(crate) mod orphans;
 pub(crate) mod output;
 
 use crate::managed::document::RunKey;
+use crate::orders;
 use output::{Lines, Told, parse};
 use rustix::process::{Pid, Signal, kill_process};
+use sealift_proto::rate::Rate;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 /// News of children that may wait; a child that talks more waits for the agent.
@@ -35,7 +37,10 @@ const SECRET_VARIABLES: [&str; 3] = ["SEALIFT_TOKEN", "SEALIFT_TICKET", "SEALIFT
 pub(crate) struct Program {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
+    /// The first line of its standard input.
     pub(crate) stdin: Option<Zeroizing<String>>,
+    /// How fast it may be, now and later: told by further lines, for as long as it runs.
+    pub(crate) pace: Option<watch::Receiver<Option<Rate>>>,
     /// Tells a later agent which process it is.
     pub(crate) pid_file: PathBuf,
 }
@@ -94,11 +99,12 @@ pub(crate) fn start(
     birth: u64,
     news: mpsc::Sender<News>,
 ) -> io::Result<Handle> {
-    let Program { program, arguments, stdin, pid_file } = program;
+    let Program { program, arguments, stdin, pace, pid_file } = program;
+    let is_fed = stdin.is_some() || pace.is_some();
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if is_fed { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // The agent itself ends its children in order when it is interrupted.
@@ -107,31 +113,25 @@ pub(crate) fn start(
     for variable in SECRET_VARIABLES {
         command.env_remove(variable);
     }
-    let child = command.spawn()?;
+    let mut child = command.spawn()?;
     if let Some(pid) = child.id() {
         orphans::remember(&pid_file, pid)?;
     }
     let (orders, received) = mpsc::channel(ORDERS_MAX);
-    tokio::spawn(attend(child, stdin, received, pid_file, key, birth, news));
+    let feeding = feed(child.stdin.take(), stdin, pace);
+    tokio::spawn(attend(child, feeding, received, pid_file, key, birth, news));
     Ok(Handle { orders })
 }
 
 async fn attend(
     mut child: Child,
-    stdin: Option<Zeroizing<String>>,
+    feeding: impl Future<Output = ()>,
     mut orders: mpsc::Receiver<Order>,
     pid_file: PathBuf,
     key: RunKey,
     birth: u64,
     news: mpsc::Sender<News>,
 ) {
-    let pipe = child.stdin.take();
-    let feeding = async move {
-        if let (Some(mut pipe), Some(text)) = (pipe, stdin) {
-            // One that ends before it has read says why by its exit.
-            let _ = pipe.write_all(text.as_bytes()).await;
-        }
-    };
     let telling = tell(child.stdout.take(), key, birth, &news);
     let complaining = keep_tail(child.stderr.take());
     let reaping = async {
@@ -147,10 +147,41 @@ async fn attend(
             }
         }
     };
-    let ((), (), stderr, status) = tokio::join!(feeding, telling, complaining, reaping);
+    // It is fed for as long as it lives.
+    let living = async {
+        let mut feeding = std::pin::pin!(feeding);
+        let mut reaping = std::pin::pin!(reaping);
+        tokio::select! {
+            status = &mut reaping => status,
+            () = &mut feeding => reaping.await,
+        }
+    };
+    let ((), stderr, status) = tokio::join!(telling, complaining, living);
     let _ = std::fs::remove_file(pid_file);
     let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
     let _ = news.send(News { key, birth, what: What::Ended(Exit { code, signal, stderr }) }).await;
+}
+
+/// Gives a child its first line, and then how fast it may be whenever that changes. One that ends before it has read
+/// says why by its exit.
+async fn feed(
+    pipe: Option<ChildStdin>,
+    first: Option<Zeroizing<String>>,
+    pace: Option<watch::Receiver<Option<Rate>>>,
+) {
+    let Some(mut pipe) = pipe else { return };
+    if let Some(first) = first
+        && (pipe.write_all(first.as_bytes()).await.is_err() || pipe.write_all(b"\n").await.is_err())
+    {
+        return;
+    }
+    let Some(mut pace) = pace else { return };
+    loop {
+        let order = orders::limit(*pace.borrow_and_update());
+        if pipe.write_all(order.as_bytes()).await.is_err() || pace.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Signals a child that has not been reaped, so that its number is still its own.
@@ -204,6 +235,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             stdin: stdin.map(|text| Zeroizing::new(text.to_owned())),
+            pace: None,
             pid_file: dir.path().join("pid"),
         }
     }
@@ -223,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (sender, mut news) = mpsc::channel(NEWS_MAX);
         let script = r#"read it; echo '{"event":"warning","message":"'$it'"}'; echo oops >&2; exit 3"#;
-        let _handle = start(shell(&dir, script, Some("given\n")), KEY, 1, sender).unwrap();
+        let _handle = start(shell(&dir, script, Some("given")), KEY, 1, sender).unwrap();
         let (told, exit) = ended(&mut news).await;
         assert_eq!(told, [Told::Warning("given".into())]);
         assert_eq!(exit, Exit { code: Some(3), signal: None, stderr: "oops".into() });
@@ -239,6 +271,25 @@ mod tests {
         assert_eq!(ended(&mut news).await.1.signal, Some(15));
         drop(start(shell(&dir, "exec sleep 1000", None), KEY, 2, sender).unwrap());
         assert_eq!(ended(&mut news).await.1.signal, Some(9));
+    }
+
+    #[tokio::test]
+    async fn a_child_hears_how_fast_it_may_be_for_as_long_as_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, mut news) = mpsc::channel(NEWS_MAX);
+        let (pace, orders) = watch::channel(Rate::new(9000).ok());
+        let script = r#"for i in 1 2; do read it; echo '{"event":"warning","message":"'$it'"}'; done; read it; exit 4"#;
+        let program = Program { pace: Some(orders), ..shell(&dir, script, None) };
+        let _handle = start(program, KEY, 1, sender).unwrap();
+        let told = |news: Option<News>| match news.expect("it goes on").what {
+            What::Told(Told::Warning(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(news.recv().await), "limit 9000");
+        pace.send_replace(None);
+        assert_eq!(told(news.recv().await), "limit none");
+        drop(pace);
+        assert_eq!(ended(&mut news).await.1.code, Some(4), "it hears the end, too");
     }
 
     #[tokio::test]

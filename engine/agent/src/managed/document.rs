@@ -10,6 +10,7 @@ use sealift_net::Cipher;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::{KEY_BYTES, RwSeed, VerifyKey};
 use sealift_proto::limits::DATA_CONNECTIONS_MAX;
+use sealift_proto::rate::{RATE_MIN, Rate};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -70,6 +71,8 @@ pub(crate) struct Work {
     pub(crate) hash: HashAlgorithm,
     pub(crate) cipher: Cipher,
     pub(crate) delete: bool,
+    /// How fast; changed while it runs.
+    pub(crate) limit: Option<Rate>,
     /// `None`: the default.
     pub(crate) connections: Option<usize>,
 }
@@ -197,13 +200,17 @@ fn work(assignment: &wire::Assignment) -> Result<Work, String> {
             wire::settings::Cipher::Aes256Gcm | wire::settings::Cipher::Unspecified => Cipher::Aes256Gcm,
         },
         delete: settings.delete,
+        // Too little to be a limit is the least that there is: not to heed it would be worse.
+        limit: (settings.bytes_per_second > 0)
+            .then(|| Rate::new(settings.bytes_per_second.max(RATE_MIN)).ok())
+            .flatten(),
         connections: (connections > 0).then(|| connections.min(DATA_CONNECTIONS_MAX)),
     })
 }
 
 impl Work {
-    /// Tells whether a run that was begun for other work is still the same: everything but where a source is reached,
-    /// and no secret.
+    /// Tells whether a run that was begun for other work is still the same: everything but where a source is reached
+    /// and how fast it is to be, and no secret.
     pub(crate) fn spec(&self) -> [u8; 32] {
         let mut said = Vec::with_capacity(128 + self.path.len());
         let (part, verify) = match &self.part {

@@ -18,9 +18,10 @@ use outcomes::Outcome;
 use sealift_api::agent::event::Severity;
 use sealift_api::agent::job_status::State;
 use sealift_api::agent::{Event, JobStatus};
+use sealift_proto::rate::Rate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use verdict::{Kind, Verdict, verdict};
 use work::Hindrance;
 pub(crate) use work::{Terms, this_program};
@@ -35,6 +36,8 @@ struct Run {
     phase: Phase,
     status: JobStatus,
     handle: Option<Handle>,
+    /// How fast its child may be.
+    pace: watch::Sender<Option<Rate>>,
     birth: u64,
     port: Option<u16>,
     /// Ends of children that counted as failures.
@@ -69,6 +72,7 @@ impl Run {
             phase: Phase::Waiting { from: None },
             status,
             handle: None,
+            pace: watch::Sender::new(None),
             birth: 0,
             port: None,
             failures: 0,
@@ -95,8 +99,10 @@ impl Runs {
     pub(crate) fn desire(&mut self, desired: Desired, now: Instant) {
         self.held = false;
         self.wanted = desired.tasks.into_iter().map(|task| (task.key, task)).collect();
-        for &key in self.wanted.keys() {
-            self.runs.entry(key).or_insert_with(|| Run::new(key));
+        for (&key, task) in &self.wanted {
+            let run = self.runs.entry(key).or_insert_with(|| Run::new(key));
+            let limit = task.work.as_ref().ok().and_then(|work| work.limit);
+            run.pace.send_if_modified(|now| std::mem::replace(now, limit) != limit);
             self.changed.insert(key);
         }
         self.reconcile(now);
@@ -214,7 +220,9 @@ impl Runs {
             Err(why) => Err(Hindrance::Wrong(why.clone())),
         };
         self.births += 1;
+        let pace = self.runs.get(&key).map(|run| run.pace.subscribe());
         let started = prepared.and_then(|(program, port)| {
+            let program = child::Program { pace, ..program };
             let handle = child::start(program, key, self.births, self.news.clone());
             handle.map(|handle| (handle, port)).map_err(|error| Hindrance::Now(error.to_string()))
         });

@@ -209,7 +209,7 @@ fn destination(dir: &Path) -> sealift_api::agent::Assignment {
 fn patient(dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        r#"cat > {dir}/stdin; echo started >> {dir}/starts
+        r#"head -n 1 > {dir}/stdin; echo started >> {dir}/starts
         [ -e {dir}/source ] || exit 5
         echo '{{"event":"done","files":3,"bytes":7,"bytes_transferred":7,"seconds":1.0,"failed":0}}'"#
     )

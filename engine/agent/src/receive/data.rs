@@ -8,7 +8,7 @@ use super::Event;
 use super::control::close;
 use super::entries::Metadata;
 use super::failure::Failure;
-use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, ReadError};
+use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, Limiter, ReadError};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm};
 use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, HANDSHAKE_TIMEOUT_MS, RUN_BYTES_MAX};
@@ -50,6 +50,8 @@ pub struct Task {
     pub session: [u8; 16],
     /// Opens connections.
     pub dialer: Dialer,
+    /// How fast blocks are received.
+    pub limiter: Arc<Limiter>,
     /// The hash of the blocks.
     pub algorithm: HashAlgorithm,
     /// Where files go.
@@ -342,7 +344,9 @@ impl Answers<'_> {
         let start = buf.len();
         let end = start + bytes;
         while buf.len() < end {
-            let part = FILL_BYTES.min(end - buf.len());
+            let part = self.task.limiter.part(FILL_BYTES.min(end - buf.len()));
+            self.task.limiter.pass(part).await;
+            self.heard();
             reader.fill(buf.spare_mut(part)).await?;
             buf.advance(part);
             self.heard();

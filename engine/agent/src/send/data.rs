@@ -6,7 +6,7 @@
 
 use super::feed::HEAD_BYTES;
 use super::log::Offered;
-use super::recent::Taken;
+use super::recent::Away;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, FRAME_HEADER_BYTES, RUN_BYTES_MAX};
@@ -75,11 +75,11 @@ pub async fn run(
     let writing = async {
         while let Some(next) = due.recv().await {
             let internal = |_| Ended::Refused(CloseCode::Internal, "a reading task failed".into());
-            let Prepared { frames, payload_bytes } = next.await.map_err(internal)?;
-            writer.send_encoded(frames.bytes()).await?;
+            let Prepared { buf, payload_bytes, away } = next.await.map_err(internal)?;
+            writer.send_limited(buf.as_slice(), &serving.limiter).await?;
             serve.sent_bytes.fetch_add(payload_bytes, Ordering::Relaxed);
             server.borrow_mut().handle_answered();
-            drop(frames);
+            drop((buf, away));
             share.give_back();
         }
         Ok(())
@@ -133,24 +133,11 @@ impl Drop for PoolShare {
 
 /// Frames ready to be sent.
 struct Prepared {
-    frames: Frames,
+    /// One of the shard's buffers, or of the scan's if that had just read what is in it.
+    buf: PoolBuf,
     payload_bytes: u64,
-}
-
-/// Where frames are.
-enum Frames {
-    /// In a buffer of the shard's, read for this fetch.
-    Read(PoolBuf),
-    /// In one of the scan's, which had just read it.
-    Recent(Taken),
-}
-
-impl Frames {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Read(buf) | Self::Recent(Taken { buf, .. }) => buf.as_slice(),
-        }
-    }
+    /// If it is one of the scan's.
+    away: Option<Away>,
 }
 
 /// Reads what fetches ask for.
@@ -186,24 +173,24 @@ impl Preparer {
         judged: Judged,
         offered: OfferedById,
     ) -> oneshot::Receiver<Prepared> {
-        if let [Answer::Serve { range, bytes }] = judged.answers[..]
-            && bytes > WORKER_BYTES_MAX
-            && let Some(taken) = self.serving.recent.take(range)
-        {
-            let (done, result) = oneshot::channel();
-            let _ = done.send(recent(request, range, bytes, taken));
-            return result;
-        }
+        let recent = match judged.answers[..] {
+            [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => self.serving.recent.take(range),
+            _ => None,
+        };
         let payload: usize = judged.answers.iter().map(payload_bytes).sum();
         let one_frame = payload + FRAME_HEADER_BYTES + BLOCKS_PREFIX_BYTES;
-        let buf = self.io.pool().acquire(one_frame.max(RUN_BYTES_MAX)).await;
+        let (buf, away) = match recent {
+            Some((buf, away)) => (buf, Some(away)),
+            None => (self.io.pool().acquire(one_frame.max(RUN_BYTES_MAX)).await, None),
+        };
         let (done, result) = oneshot::channel();
         let (io, serving, open) = (self.io.clone(), Arc::clone(&self.serving), Rc::clone(&self.open));
         tokio::task::spawn_local(async move {
             let prepared = match judged.answers[..] {
                 [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => {
                     let file = &offered[&range.file];
-                    large(&io, &serving, &open, request, range, bytes as usize, file, buf).await
+                    let is_filled = away.is_some();
+                    large(&io, &serving, &open, request, range, bytes as usize, file, buf, is_filled).await
                 }
                 _ => {
                     let read = move || small(&serving, request, &judged.answers, &offered, buf);
@@ -211,7 +198,7 @@ impl Preparer {
                 }
             };
             // The connection may have ended meanwhile.
-            let _ = done.send(prepared);
+            let _ = done.send(Prepared { away, ..prepared });
         });
         result
     }
@@ -224,10 +211,12 @@ fn payload_bytes(answer: &Answer) -> usize {
     }
 }
 
-fn put_blocks_header(buf: &mut PoolBuf, request: u64, range: BlocksPrefix, bytes: usize) {
-    let prefix = range.encode();
-    buf.put_slice(&FrameHeader::new(FrameKind::Blocks, prefix.len() + bytes, request).encode());
-    buf.put_slice(&prefix);
+fn blocks_header(request: u64, range: BlocksPrefix, bytes: usize) -> [u8; HEAD_BYTES] {
+    let mut header = [0; HEAD_BYTES];
+    let frame = FrameHeader::new(FrameKind::Blocks, BLOCKS_PREFIX_BYTES + bytes, request);
+    header[..FRAME_HEADER_BYTES].copy_from_slice(&frame.encode());
+    header[FRAME_HEADER_BYTES..].copy_from_slice(&range.encode());
+    header
 }
 
 fn put_error(buf: &mut PoolBuf, request: u64, error: RangeError) {
@@ -236,17 +225,7 @@ fn put_error(buf: &mut PoolBuf, request: u64, error: RangeError) {
     buf.put_slice(&body);
 }
 
-/// One run of a large file that was just hashed.
-fn recent(request: u64, range: BlocksPrefix, bytes: u32, mut taken: Taken) -> Prepared {
-    let prefix = range.encode();
-    let header = FrameHeader::new(FrameKind::Blocks, prefix.len() + bytes as usize, request).encode();
-    let head = &mut taken.buf.as_mut_slice()[..HEAD_BYTES];
-    head[..FRAME_HEADER_BYTES].copy_from_slice(&header);
-    head[FRAME_HEADER_BYTES..].copy_from_slice(&prefix);
-    Prepared { frames: Frames::Recent(taken), payload_bytes: bytes.into() }
-}
-
-/// One run of a large file.
+/// One run of a large file, which is read unless the buffer is filled with it already, behind room for its header.
 #[allow(clippy::too_many_arguments)]
 async fn large(
     io: &BlockIo,
@@ -257,8 +236,13 @@ async fn large(
     bytes: usize,
     offered: &Offered,
     mut buf: PoolBuf,
+    is_filled: bool,
 ) -> Prepared {
-    put_blocks_header(&mut buf, request, range, bytes);
+    let header = blocks_header(request, range, bytes);
+    match is_filled {
+        true => buf.as_mut_slice()[..HEAD_BYTES].copy_from_slice(&header),
+        false => buf.put_slice(&header),
+    }
     let opened = match find_open(open, range.file) {
         Some(file) => Ok(file),
         None => open_large(io, serving, open, range.file, offered).await,
@@ -266,9 +250,11 @@ async fn large(
     let error = match opened {
         Err(error) => Some(error),
         Ok((file, stat)) => {
-            let (read, filled) =
-                io.read_exact_at(&file, offered.layout.offset(range.first), bytes, buf).await;
-            buf = filled;
+            let mut read = Ok(());
+            if !is_filled {
+                let offset = offered.layout.offset(range.first);
+                (read, buf) = io.read_exact_at(&file, offset, bytes, buf).await;
+            }
             match (read, FileStat::of(file.file())) {
                 (Ok(()), Ok(now)) if now.same_version(&stat) => None,
                 (Ok(()), Ok(_)) => Some(io::ErrorKind::UnexpectedEof.into()),
@@ -277,12 +263,12 @@ async fn large(
         }
     };
     let Some(error) = error else {
-        return Prepared { frames: Frames::Read(buf), payload_bytes: bytes as u64 };
+        return Prepared { buf, payload_bytes: bytes as u64, away: None };
     };
     buf.clear();
     let problem = report(serving, range.file, &offered.path, &error);
     put_error(&mut buf, request, RangeError { range, problem });
-    Prepared { frames: Frames::Read(buf), payload_bytes: 0 }
+    Prepared { buf, payload_bytes: 0, away: None }
 }
 
 fn find_open(
@@ -335,7 +321,7 @@ fn small(
             Answer::Serve { range, bytes } => (range, bytes as usize),
         };
         let before = buf.len();
-        put_blocks_header(&mut buf, request, range, bytes);
+        buf.put_slice(&blocks_header(request, range, bytes));
         match read_range(&serving.source, &offered[&range.file], range, bytes, &mut buf) {
             Ok(()) => payload_bytes += bytes as u64,
             Err(error) => {
@@ -345,7 +331,7 @@ fn small(
             }
         }
     }
-    Prepared { frames: Frames::Read(buf), payload_bytes }
+    Prepared { buf, payload_bytes, away: None }
 }
 
 fn read_range(

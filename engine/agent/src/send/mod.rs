@@ -27,7 +27,7 @@ use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
 use recent::Recent;
 use scan::{Scan, Scanning, Totals};
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Listener, ServedJob};
+use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
@@ -77,6 +77,8 @@ pub struct SendOptions {
     pub state_dir: Option<PathBuf>,
     /// Whether all files are hashed again, whatever is known of them.
     pub rehash: bool,
+    /// How fast receivers are served, all together.
+    pub limiter: Arc<Limiter>,
     /// What is carried. Modes, times, links, names of one file and holes always are.
     pub preserve: Preserve,
 }
@@ -155,6 +157,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         recent,
         changed,
         happened,
+        limiter: options.limiter,
         connections_max: options.connections,
         ending: goodbyes.subscribe(),
         sessions: Mutex::default(),

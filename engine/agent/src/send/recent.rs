@@ -5,7 +5,8 @@
 //! back, at once while nobody asks for anything, and else after [`PATIENCE`]: so a scan goes no faster than a receiver
 //! that is about as fast, and is not held up by one that is slow.
 //!
-//! What is kept has been hashed: whatever becomes of the file, these are the bytes that the manifest names.
+//! What is kept has been hashed: whatever becomes of the file, these are the bytes that the manifest names. A connection
+//! looks all the same whether the file is still that version, as when it reads: receivers are to get the newest.
 
 use super::feed::SCAN_BUFFERS;
 use sealift_proto::block::{BlockIndex, FileId};
@@ -48,16 +49,12 @@ struct Kept {
     buf: PoolBuf,
 }
 
-/// A run that a connection holds until it is sent.
-pub struct Taken {
-    /// Its bytes, behind as much room as the feeder left in front.
-    pub buf: PoolBuf,
-    recent: Arc<Recent>,
-}
+/// Held for a run that was taken, until it is sent.
+pub struct Away(Arc<Recent>);
 
-impl Drop for Taken {
+impl Drop for Away {
     fn drop(&mut self) {
-        self.recent.lock().away -= 1;
+        self.0.lock().away -= 1;
     }
 }
 
@@ -68,8 +65,9 @@ impl Recent {
         self.more.notify_one();
     }
 
-    /// Takes a run if it is kept, and remembers that one was asked for.
-    pub fn take(self: &Arc<Self>, range: BlocksPrefix) -> Option<Taken> {
+    /// Takes a run if it is kept, and remembers that one was asked for. Its bytes are behind as much room as the feeder
+    /// left in front.
+    pub fn take(self: &Arc<Self>, range: BlocksPrefix) -> Option<(PoolBuf, Away)> {
         let mut state = self.lock();
         state.asked = Some(Instant::now());
         if state.away >= AWAY_MAX {
@@ -78,7 +76,7 @@ impl Recent {
         let at = state.kept.iter().position(|kept| kept.range == range)?;
         let Kept { buf, .. } = state.kept.remove(at)?;
         state.away += 1;
-        Some(Taken { buf, recent: Arc::clone(self) })
+        Some((buf, Away(Arc::clone(self))))
     }
 
     /// A buffer of the feeder's, which all are of: for its sake, what is kept is given up.
@@ -151,7 +149,7 @@ mod tests {
         assert!(recent.take(BlocksPrefix { count: 2, ..run(1) }).is_none());
         assert!(recent.take(BlocksPrefix { file: FileId(8), ..run(1) }).is_none());
         let taken = recent.take(run(1)).unwrap();
-        assert_eq!(taken.buf.as_slice(), 1_u32.to_le_bytes());
+        assert_eq!(taken.0.as_slice(), 1_u32.to_le_bytes());
         assert!(recent.take(run(1)).is_none());
         drop(taken);
         assert_eq!(pool.free_slots(), 1, "what was sent is the feeder's again");

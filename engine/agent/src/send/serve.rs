@@ -9,7 +9,7 @@ use super::recent::Recent;
 use super::{control, data};
 use crate::report::Reporter;
 use sealift_net::{
-    Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, ReadError,
+    Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, Limiter, ReadError,
 };
 use sealift_proto::block::FileId;
 use sealift_proto::limits::{FETCHES_OUTSTANDING_MAX, SESSIONS_MAX};
@@ -39,6 +39,8 @@ pub struct Serving {
     pub changed: Arc<ChangedFiles>,
     /// What happens goes to the one who waits for it.
     pub happened: mpsc::Sender<Happened>,
+    /// How fast receivers are served, all together.
+    pub limiter: Arc<Limiter>,
     /// Data connections that one receiver may have.
     pub connections_max: usize,
     /// Becomes true when the sender ends.

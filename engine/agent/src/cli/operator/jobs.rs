@@ -8,7 +8,7 @@ use crate::operator::jobs;
 use crate::operator::runs::{self, Then};
 use clap::{Args, Subcommand};
 use sealift_api::rest::limits::{CONNECTIONS_MAX, NAME_CHARS_MAX};
-use sealift_api::rest::{Cipher, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, Schedule};
+use sealift_api::rest::{Cipher, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, Schedule, Transport};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum JobCommand {
@@ -155,6 +155,8 @@ async fn create(args: Create) -> Result<Finish, RunError> {
         cipher: Cipher::default(),
         delete: args.delete,
         connections: 0,
+        transport: Transport::default(),
+        bytes_per_second: None,
         schedule: None,
     };
     args.how.check(None)?;

@@ -91,7 +91,7 @@ impl Terms {
                 let state = StateDir::open(Some(place.clone())).map_err(|error| now(&error))?;
                 state.put_job_seed(&job, seed).map_err(|error| now(&error))?;
                 let address = self.listen_address(taken).map_err(Hindrance::Now)?;
-                put(&["send", "--json", "--job", job.as_str(), "--bind", &address.to_string()]);
+                put(&["send", "--json", "--orders", "--job", job.as_str(), "--bind", &address.to_string()]);
                 put(&["--hash", hash_word(work.hash), "--cipher", cipher_word(work.cipher)]);
                 if let Some(connections) = work.connections {
                     put(&["--connections", &connections.to_string()]);
@@ -104,7 +104,7 @@ impl Terms {
                     verify_key: VerifyKey::clone(verify),
                     addresses: work.sources(),
                 };
-                put(&["receive", "--json", "--retry-for", &RETRY_SECONDS.to_string()]);
+                put(&["receive", "--json", "--orders", "--retry-for", &RETRY_SECONDS.to_string()]);
                 if work.delete {
                     put(&["--delete"]);
                 }
@@ -117,7 +117,7 @@ impl Terms {
         };
         arguments.push(path.into());
         let pid_file = place.join(PID_FILE);
-        Ok((Program { program: self.program.clone(), arguments, stdin, pid_file }, port))
+        Ok((Program { program: self.program.clone(), arguments, stdin, pace: None, pid_file }, port))
     }
 
     /// Where a source listens: any port, or the first of the range that is free.

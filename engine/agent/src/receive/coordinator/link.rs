@@ -295,6 +295,7 @@ impl Coordinator {
                 address,
                 session,
                 dialer: self.dialer.clone(),
+                limiter: Arc::clone(&self.options.limiter),
                 algorithm,
                 replica: Arc::clone(&self.context.replica),
                 events: self.events_in.clone(),
