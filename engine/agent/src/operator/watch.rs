@@ -172,7 +172,10 @@ impl Progress {
 
     fn clear(&self) {
         if let Some(bars) = &self.bars {
+            self.agents.values().for_each(ProgressBar::finish_and_clear);
             let _ = bars.clear();
+            // Bars draw themselves once more when they go.
+            bars.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 }
