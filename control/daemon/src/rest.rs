@@ -6,6 +6,7 @@
 
 mod access;
 mod agents;
+mod describe;
 mod extract;
 mod jobs;
 mod logs;
@@ -24,18 +25,23 @@ use crate::db::logs::LogStore;
 use crate::db::{Db, DbError};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware;
-use problem::Failure;
+use problem::{Failure, Problems};
+use sealift_api::rest::limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX};
 use sealift_api::rest::{Problem, Role};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The body of a request.
-const BODY_BYTES_MAX: usize = 256 << 10;
+/// The body of a request: the longest job has its place in it.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// The body of a request by somebody who has not logged in.
+const OPEN_BODY_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(BODY_BYTES_MAX > 3 * ENDPOINTS_MAX * ENDPOINT_BYTES_MAX);
 
 /// What handlers need.
 #[derive(Clone)]
@@ -63,6 +69,7 @@ struct Description;
 fn documented() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health))
+        .routes(routes!(openapi))
         .routes(routes!(users::log_in))
         .routes(routes!(users::log_out))
         .routes(routes!(users::who_am_i))
@@ -104,7 +111,9 @@ fn documented() -> OpenApiRouter<Api> {
 #[must_use]
 pub fn description() -> String {
     let (_, api) = documented().split_for_parts();
-    api.to_pretty_json().expect("it is made of constants")
+    let mut api = serde_json::to_value(api).expect("it is made of constants");
+    describe::complete(&mut api);
+    format!("{api:#}")
 }
 
 /// The routes of the port. Streams end when `ending` says so.
@@ -134,9 +143,17 @@ pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore, ending: watch::Receiver<boo
 }
 
 /// Whether the daemon serves. For load balancers.
-#[utoipa::path(get, path = "/api/v1/health", responses((status = 204, description = "It serves.")))]
+#[utoipa::path(get, path = "/api/v1/health", responses((status = 204, description = "It serves."), Problems))]
 async fn health() -> StatusCode {
     StatusCode::NO_CONTENT
+}
+
+/// This description.
+#[utoipa::path(get, path = "/api/v1/openapi.json",
+    responses((status = 200, body = serde_json::Value, description = "OpenAPI 3.1"), Problems))]
+async fn openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    static TEXT: LazyLock<String> = LazyLock::new(description);
+    ([(header::CONTENT_TYPE, "application/json")], &TEXT)
 }
 
 impl Api {
@@ -161,8 +178,20 @@ struct Paging {
     /// `next` of the page before.
     after: Option<String>,
     /// How many at most.
+    #[serde(default, deserialize_with = "limit")]
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
+}
+
+/// How many items are asked for; what is no such number is refused, and not made one.
+fn limit<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    use serde::Deserialize as _;
+    use serde::de::Error as _;
+    let limit = usize::deserialize(from)?;
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(Some(limit));
+    }
+    Err(D::Error::custom(format_args!("'limit' is from 1 to {PAGE_MAX}")))
 }
 
 /// Items on a page, if nothing else is asked for.
@@ -172,7 +201,7 @@ const PAGE_MAX: usize = 200;
 
 impl Paging {
     fn limit(&self) -> usize {
-        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+        self.limit.unwrap_or(PAGE_DEFAULT)
     }
 }
 

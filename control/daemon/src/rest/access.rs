@@ -1,12 +1,12 @@
 //! Who asks, and whether they may.
 
 use super::problem::{Failure, Pending};
-use super::{Api, rank};
+use super::{Api, OPEN_BODY_BYTES_MAX, rank};
 use crate::db::users::{self, Credential, Principal};
 use crate::db::{Actor, Refusal, new_id};
 use crate::serve::Peer;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -35,6 +35,7 @@ use Role::{Administrator, Operator, Viewer};
 /// Every route: method, path, and who may use it.
 pub const RULES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/health", Open),
+    ("GET", "/api/v1/openapi.json", Open),
     ("POST", "/api/v1/login", Open),
     ("POST", "/api/v1/logout", At(Viewer)),
     ("GET", "/api/v1/me", At(Viewer)),
@@ -178,6 +179,8 @@ pub(super) async fn judge(
             ));
         }
         request.extensions_mut().insert(Caller { principal, actor });
+    } else {
+        DefaultBodyLimit::max(OPEN_BODY_BYTES_MAX).apply(&mut request);
     }
     Ok(next.run(request).await)
 }

@@ -19,6 +19,7 @@ pub(super) struct WhichLogs {
     /// `next` of the page before.
     after: Option<String>,
     /// How many at most.
+    #[serde(default, deserialize_with = "super::limit")]
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
     /// Those of this agent.

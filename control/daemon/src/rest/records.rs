@@ -18,6 +18,7 @@ pub(super) struct WhichEvents {
     /// `next` of the page before.
     after: Option<String>,
     /// How many at most.
+    #[serde(default, deserialize_with = "super::limit")]
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
     /// Those that matter so much.
@@ -52,6 +53,7 @@ pub(super) struct WhichRecords {
     /// `next` of the page before.
     after: Option<String>,
     /// How many at most.
+    #[serde(default, deserialize_with = "super::limit")]
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
     /// Those whose action begins so.
