@@ -143,3 +143,48 @@ fn of_requests_with_one_key_at_a_time_one_is_carried_out() {
     assert!(answers.iter().any(|answer| answer.status == 201));
     assert_eq!(daemon.audited("user.create").len(), 2, "the administrator, and eve");
 }
+
+#[test]
+fn settings_are_of_a_version_and_hold_at_once() {
+    let daemon = Daemon::start();
+    let ask = |tag: &str, body| {
+        daemon.call_with(As::Administrator, "PATCH", "settings", body, &[&format!("if-match: {tag}")])
+    };
+    let first = daemon.call(As::Administrator, "GET", "settings", None);
+    assert!(first.head.contains("etag: \"1\""), "{first:?}");
+    let patch = json!({ "approve_every_agent": true, "agent_certificate_seconds": 7200 });
+    assert_eq!(ask("\"7\"", patch.clone()).status, 412);
+    assert!(ask("\"1\"", patch).ok()["approve_every_agent"] == true);
+    assert_eq!(ask("*", json!({ "session_seconds": 1 })).status, 422);
+    assert_eq!(ask("*", json!({ "nonsense": 1 })).status, 422);
+    let changed = daemon.audited("settings.update");
+    let text = |name: &str| changed[0][name].as_str().expect("JSON").to_owned();
+    assert!(text("before").contains("\"agent_certificate_seconds\":86400"), "{changed:?}");
+    assert!(text("after").contains("\"agent_certificate_seconds\":7200"), "{changed:?}");
+}
+
+#[test]
+fn metrics_are_told_and_logins_without_end_are_few_records() {
+    let daemon = Daemon::start();
+    let guess = || {
+        let body = json!({ "name": "admin", "password": "guessed at random" });
+        daemon.call(As::Nobody, "POST", "login", body)
+    };
+    let answers: Vec<_> = (0..60).map(|_| guess()).collect();
+    let limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(limited.len() > 50, "{limited:?}");
+    assert!(limited.iter().all(|answer| answer.head.contains("retry-after: ")), "{limited:?}");
+    assert!(limited.iter().any(|answer| answer.body["type"] == "/problems/rate"), "{limited:?}");
+    assert!((1..=2).contains(&daemon.audited("login.locked").len()));
+    assert_eq!(daemon.call(As::Nobody, "GET", "metrics", None).status, 401);
+    let told = daemon.call(As::Administrator, "GET", "metrics", None);
+    assert!(told.head.contains("content-type: text/plain; version=0.0.4"), "{told:?}");
+    let text = told.body.as_str().expect("text");
+    for line in [
+        "sealift_agents{state=\"approved\"} 0",
+        "sealift_logins_refused_total 60",
+        "sealift_http_requests_total{method=\"GET\",route=\"/api/v1/metrics\",status=\"401\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in {text}");
+    }
+}
