@@ -6,6 +6,7 @@
 
 mod agents;
 mod hub;
+mod intake;
 
 pub(crate) use agents::{blocking, peer, sent_away, status};
 pub use hub::Hub;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use tonic::service::Routes;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// Jobs in one report.
+const JOBS_MAX: usize = 1000;
 /// A message from an agent.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 

@@ -146,6 +146,7 @@ pub async fn serve(
     watching.abort();
     scheduling.abort();
     let signed = tokio::task::spawn_blocking(move || {
+        hub.finish();
         db.record_refusals(true)?;
         audit::checkpoint(&db)
     });

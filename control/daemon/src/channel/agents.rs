@@ -2,13 +2,15 @@
 
 use super::Shown;
 use super::hub::{Hub, Line};
+use super::{JOBS_MAX, intake};
 use crate::address::network;
 use crate::ca::{CaError, Request as CertificateRequest};
 use crate::db::agents::{self, EnrolRequest as Asked, Hello as Greeted, Said};
-use crate::db::{Actor, Db, DbError, Refusal, events, new_id, runs, settings};
+use crate::db::{Actor, Db, DbError, Refusal, Write, events, new_id, runs, settings};
 use crate::documents;
 use crate::limiter::Limiter;
 use crate::serve::Peer;
+use prost::Message as _;
 use sealift_api::agent::agent_message::Body as FromAgent;
 use sealift_api::agent::channel_server::Channel;
 use sealift_api::agent::daemon_message::Body as ToAgent;
@@ -37,8 +39,6 @@ const OUTBOX_MAX: usize = 8;
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// Events in one report; more are a broken agent.
 const EVENTS_MAX: usize = 1000;
-/// Jobs in one report.
-const JOBS_MAX: usize = 1000;
 
 /// Refused enrolments from an address at once.
 const REFUSALS_BURST: u32 = 30;
@@ -165,7 +165,8 @@ impl Channel for Agents {
         let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
         let (hub, inbox) = (Arc::clone(&self.hub), request.into_inner());
         tokio::spawn(async move {
-            let mut talk = Talk { hub, agent, address: peer.address.ip().to_string(), outbox };
+            let address = peer.address.ip().to_string();
+            let mut talk = Talk { hub, agent, address, outbox, known: intake::Known::default() };
             let ended = talk.run(inbox).await;
             talk.end(ended).await;
         });
@@ -219,6 +220,8 @@ struct Talk {
     agent: Agent,
     address: String,
     outbox: mpsc::Sender<Result<DaemonMessage, Status>>,
+    /// What the agent's last reports said.
+    known: intake::Known,
 }
 
 impl Talk {
@@ -243,11 +246,11 @@ impl Talk {
                 message = inbox.next() => match message {
                     Some(Ok(AgentMessage { body: Some(FromAgent::Ack(ack)) })) => {
                         let id = self.agent.id;
-                        let by = self.by();
-                        let acknowledge = move |db: &Db| {
-                            db.write(&by, |write| agents::acknowledge(write, id, ack.document, &ack.incarnation))
+                        let bytes = ack.incarnation.len();
+                        let acknowledge = move |write: &mut Write<'_>| {
+                            agents::acknowledge(write, id, ack.document, &ack.incarnation)
                         };
-                        blocking(&self.hub.db, acknowledge).await?;
+                        self.write(bytes, acknowledge).await?;
                     }
                     Some(Ok(AgentMessage { body: Some(FromAgent::Report(report)) })) => self.take(report).await?,
                     Some(Ok(_)) => return Err(protocol("this may not come here")),
@@ -279,7 +282,7 @@ impl Talk {
 
     async fn hello(&self, hello: Hello) -> Result<Vec<u8>, Ended> {
         let (id, by) = (self.agent.id, self.by());
-        let said = blocking(&self.hub.db, move |db| {
+        let said = self.write(hello.encoded_len(), move |write| {
             let facts = hello.host.unwrap_or_default();
             let said = Said {
                 incarnation: &hello.incarnation,
@@ -287,7 +290,7 @@ impl Talk {
                 facts: &facts,
                 address: &by.address,
             };
-            db.write(&by, |write| agents::hello(write, id, &said))
+            agents::hello(write, id, &said)
         });
         match said.await? {
             Greeted::Accepted { incarnation } => Ok(incarnation.to_vec()),
@@ -304,9 +307,8 @@ impl Talk {
 
     /// Says what is desired, unless that was said already.
     async fn say_document(&self, said: &mut Option<u64>, incarnation: &[u8]) -> Result<(), Ended> {
-        let (id, by) = (self.agent.id, self.by());
-        let current = move |db: &Db| db.write(&by, |write| documents::current(write, id));
-        let mut document = blocking(&self.hub.db, current).await?;
+        let id = self.agent.id;
+        let mut document = self.write(0, move |write| documents::current(write, id)).await?;
         if said.replace(document.number) == Some(document.number) {
             return Ok(());
         }
@@ -315,25 +317,39 @@ impl Talk {
         self.say(ToAgent::Document(document)).await
     }
 
-    async fn take(&self, report: Report) -> Result<(), Ended> {
+    async fn take(&mut self, report: Report) -> Result<(), Ended> {
         if report.events.len() > EVENTS_MAX || report.jobs.len() > JOBS_MAX {
             return Err(protocol("a report has too much in it"));
         }
-        let (id, by) = (self.agent.id, self.by());
-        let Report { jobs, events } = report;
-        let taken = blocking(&self.hub.db, move |db| {
-            db.write(&by, |write| {
-                let kept = if events.is_empty() { None } else { Some(events::keep(write, id, &events)?) };
-                let concerned = runs::report(write, id, &jobs)?;
-                Ok((kept, concerned))
-            })
+        let id = self.agent.id;
+        if self.known.is_progress(&report) {
+            // With nothing in it, it says that the agent lives.
+            intake::progress(&self.hub, id, self.by(), report.jobs).await;
+            return Ok(());
+        }
+        let shapes = intake::Known::shapes(&report.jobs);
+        let taken = self.write(report.encoded_len(), move |write| {
+            let Report { jobs, events } = report;
+            let kept = if events.is_empty() { None } else { Some(events::keep(write, id, &events)?) };
+            let concerned = runs::report(write, id, &jobs)?;
+            Ok((kept, concerned))
         });
         let (kept, concerned) = taken.await?;
+        self.known.learn(shapes);
         self.hub.wake(concerned);
         if let Some(number) = kept {
             self.say(ToAgent::EventsKept(EventsKept { number })).await?;
         }
         Ok(())
+    }
+
+    /// Writes something, together with what other agents bring.
+    async fn write<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Write<'_>) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        intake::write(&self.hub, self.agent.id, self.by(), bytes, work).await
     }
 
     fn by(&self) -> Actor {

@@ -1,5 +1,6 @@
 //! Which agents are connected, and how they are reached.
 
+use super::intake::{self, Intake};
 use crate::ca::Authority;
 use crate::db::Db;
 use sealift_api::agent::goodbye::Reason;
@@ -17,6 +18,8 @@ pub struct Hub {
     pub authority: Arc<Authority>,
     /// Where agents are to bring their logs; told them with each document.
     pub(crate) logs_port: AtomicU16,
+    /// What agents say, on its way into the database.
+    pub(super) intake: Intake,
     live: Mutex<HashMap<(Uuid, Line), Live>>,
     next: AtomicU64,
 }
@@ -53,7 +56,7 @@ impl Hub {
     #[must_use]
     pub fn new(db: Db, authority: Arc<Authority>) -> Arc<Self> {
         let (logs_port, live, next) = (AtomicU16::new(0), Mutex::default(), AtomicU64::new(1));
-        Arc::new(Self { db, authority, logs_port, live, next })
+        Arc::new(Self { db, authority, logs_port, intake: Intake::new(), live, next })
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<(Uuid, Line), Live>> {
@@ -96,6 +99,11 @@ impl Hub {
         for live in self.live().values() {
             live.goodbye.send_replace(Some(Reason::ShuttingDown));
         }
+    }
+
+    /// Writes what agents have said and is not on the disk yet. Blocks.
+    pub fn finish(self: &Arc<Self>) {
+        intake::finish(self);
     }
 
     /// Takes a place for an agent. One of the kind that it has already is ended.

@@ -11,6 +11,8 @@ mod tests;
 pub(crate) mod world;
 
 pub use enrol::{EnrolRequest, create_token, enrol, revoke_token, token, tokens};
+#[cfg(test)]
+pub(in crate::db) use hello::SEEN;
 pub use hello::{Hello, Said, acknowledge, forget_incarnations, hello, seen};
 
 use super::events::{self, NewEvent};

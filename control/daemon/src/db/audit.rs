@@ -78,13 +78,22 @@ pub fn page(
         .map_or(Ok(i64::MAX), str::parse)
         .map_err(|_| DbError::Invalid("the cursor is none of this list".into()))?;
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let (sql, values) = query(filter, &before, &one_more);
+    let mut statement = file.prepare_cached(&sql)?;
+    let records = statement.query_map(&values[..], record)?.collect::<Result<_, _>>()?;
+    Ok(Page::of(records, limit, |record: &AuditRecord| record.number.to_string()))
+}
+
+/// Only what is asked for is in the text: so it is answered from the index for it.
+fn query<'a>(filter: &'a Filter, before: &'a i64, limit: &'a i64) -> (String, Vec<&'a dyn ToSql>) {
     let mut sql = String::from(
         "SELECT number, time_ms, actor, address, request_id, action, subject, before, after, hash FROM audit \
          WHERE number < ?",
     );
-    let mut values: Vec<&dyn ToSql> = vec![&before];
+    let mut values: Vec<&dyn ToSql> = vec![before];
     if let Some(prefix) = &filter.action_prefix {
-        sql.push_str(" AND substr(action, 1, length(?)) = ?");
+        // Whatever begins so is not above it, followed by the highest character.
+        sql.push_str(" AND action >= ? AND action < ? || char(0x10ffff)");
         values.extend([prefix as &dyn ToSql, prefix]);
     }
     if let Some(actor) = &filter.actor {
@@ -104,10 +113,8 @@ pub fn page(
         values.push(until);
     }
     sql.push_str(" ORDER BY number DESC LIMIT ?");
-    values.push(&one_more);
-    let mut statement = file.prepare_cached(&sql)?;
-    let records = statement.query_map(&values[..], record)?.collect::<Result<_, _>>()?;
-    Ok(Page::of(records, limit, |record: &AuditRecord| record.number.to_string()))
+    values.push(limit);
+    (sql, values)
 }
 
 fn record(row: &Row<'_>) -> Result<AuditRecord, rusqlite::Error> {

@@ -8,7 +8,8 @@ mod tests;
 
 use super::agents::{one_more, parsed, shortened};
 use super::{DbError, Write, settings};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 use sealift_api::agent;
 use sealift_api::rest::{Event, Page, Severity};
 use uuid::Uuid;
@@ -157,6 +158,28 @@ pub struct EventFilter {
     pub run_id: Option<Uuid>,
 }
 
+/// The text of a query, and its values between the first and the last. Only what is asked for is in the text: so it is
+/// answered from the index for it.
+fn query(filter: &EventFilter, from: &str, order: &str) -> (String, Vec<Value>) {
+    let mut sql = format!("SELECT {COLUMNS} FROM events WHERE {from}");
+    let mut values = Vec::new();
+    if let Some(severity) = filter.severity {
+        // What is not for nothing has an index: most are `info`.
+        let rare = if severity == Severity::Info { "" } else { " AND severity != 'info'" };
+        sql.push_str(&format!(" AND severity = ?{rare}"));
+        values.push(Value::from(severity.as_str().to_owned()));
+    }
+    for (column, id) in [("agent_id", filter.agent_id), ("job_id", filter.job_id), ("run_id", filter.run_id)]
+    {
+        if let Some(id) = id {
+            sql.push_str(&format!(" AND {column} = ?"));
+            values.push(Value::from(id.as_bytes().to_vec()));
+        }
+    }
+    sql.push_str(&format!(" ORDER BY number {order} LIMIT ?"));
+    (sql, values)
+}
+
 /// Events, the newest first, after the one named by the cursor.
 ///
 /// # Errors
@@ -169,24 +192,11 @@ pub fn list(
 ) -> Result<Page<Event>, DbError> {
     let bad = |_| DbError::Invalid("'after' is not what an earlier page gave as 'next'".to_owned());
     let below: i64 = after.map_or(Ok(i64::MAX), |text| text.parse().map_err(bad))?;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM events WHERE number < ?1 AND (?2 IS NULL OR severity = ?2) \
-            AND (?3 IS NULL OR agent_id = ?3) AND (?4 IS NULL OR job_id = ?4) AND (?5 IS NULL OR run_id = ?5) \
-            ORDER BY number DESC LIMIT ?6"
-    );
-    let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
+    let (sql, mut values) = query(filter, "number < ?", "DESC");
+    values.insert(0, below.into());
+    values.push(one_more(limit).into());
     let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map(
-        params![
-            below,
-            filter.severity.map(Severity::as_str),
-            id(filter.agent_id),
-            id(filter.job_id),
-            id(filter.run_id),
-            one_more(limit)
-        ],
-        from_row,
-    )?;
+    let rows = statement.query_map(params_from_iter(values), from_row)?;
     Ok(Page::of(rows.collect::<Result<_, _>>()?, limit, |event| event.number.to_string()))
 }
 
@@ -206,24 +216,11 @@ pub struct Tail {
 /// # Errors
 /// Of the database.
 pub fn tail(db: &Connection, filter: &EventFilter, number: u64, limit: usize) -> Result<Tail, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM events WHERE number > ?1 AND (?2 IS NULL OR severity = ?2) \
-            AND (?3 IS NULL OR agent_id = ?3) AND (?4 IS NULL OR job_id = ?4) AND (?5 IS NULL OR run_id = ?5) \
-            ORDER BY number LIMIT ?6"
-    );
+    let (sql, mut values) = query(filter, "number > ?", "ASC");
+    values.insert(0, i64::try_from(number).unwrap_or(i64::MAX).into());
+    values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
     let mut statement = db.prepare_cached(&sql)?;
-    let id = |id: Option<Uuid>| id.map(Uuid::into_bytes);
-    let rows = statement.query_map(
-        params![
-            i64::try_from(number).unwrap_or(i64::MAX),
-            filter.severity.map(Severity::as_str),
-            id(filter.agent_id),
-            id(filter.job_id),
-            id(filter.run_id),
-            i64::try_from(limit).unwrap_or(i64::MAX)
-        ],
-        from_row,
-    )?;
+    let rows = statement.query_map(params_from_iter(values), from_row)?;
     let newest = newest(db)?;
     let oldest: Option<i64> =
         db.prepare_cached("SELECT min(number) FROM events")?.query_row([], |row| row.get(0))?;

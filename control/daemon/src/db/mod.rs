@@ -172,7 +172,7 @@ impl Db {
         let mut writer = lock(&self.shared.writer);
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Asked for when all earlier writers are done: the times in the audit follow its numbers.
-        let mut write = Write { tx, now_ms: self.now_ms(), by, shared: &self.shared };
+        let mut write = Write { tx, now_ms: self.now_ms(), by: by.clone(), shared: &self.shared };
         let result = work(&mut write)?;
         write.tx.commit()?;
         Ok(result)
@@ -231,7 +231,7 @@ impl Db {
 pub struct Write<'a> {
     tx: Transaction<'a>,
     now_ms: i64,
-    by: &'a Actor,
+    by: Actor,
     shared: &'a Shared,
 }
 
@@ -251,7 +251,35 @@ impl Write<'_> {
     /// Who changes something.
     #[must_use]
     pub fn by(&self) -> &Actor {
-        self.by
+        &self.by
+    }
+
+    /// Does what somebody else wants as a part of this transaction: kept with it if `work` returns `Ok`; if it returns
+    /// `Err`, as if it had never been, and the rest stays.
+    ///
+    /// # Errors
+    /// What `work` returns; or that the whole transaction has ended, as after an error of the disk.
+    pub fn part<T>(
+        &mut self,
+        by: &Actor,
+        work: impl FnOnce(&mut Self) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        if self.tx.is_autocommit() {
+            return Err(DbError::Io(std::io::Error::other("the transaction has ended")));
+        }
+        let run = |sql: &str| self.tx.prepare_cached(sql)?.execute(());
+        run("SAVEPOINT part")?;
+        let before = std::mem::replace(&mut self.by, by.clone());
+        let result = work(self);
+        self.by = before;
+        let run = |sql: &str| self.tx.prepare_cached(sql)?.execute(());
+        if result.is_err() && !self.tx.is_autocommit() {
+            run("ROLLBACK TO part")?;
+        }
+        if !self.tx.is_autocommit() {
+            run("RELEASE part")?;
+        }
+        result
     }
 
     /// Records the change in the same transaction. `before` and `after` never hold a secret.
@@ -265,7 +293,7 @@ impl Write<'_> {
         before: Option<serde_json::Value>,
         after: Option<serde_json::Value>,
     ) -> Result<(), DbError> {
-        self.audit_as(self.by, action, subject, before, after)
+        self.audit_as(&self.by, action, subject, before, after)
     }
 
     /// Records what somebody did who proved who they are only in this transaction.

@@ -17,6 +17,10 @@ use std::time::Duration;
 /// "SLCT": whose file it is, in its header.
 const APPLICATION_ID: i64 = 0x534c_4354;
 const KEY_CHECK: &[u8] = b"sealift-control";
+/// What the tables need beside what is in them: refusals of what is never done, and indexes.
+const GUARDS: &str = include_str!("guards.sql");
+/// Statements that a connection keeps prepared.
+const STATEMENTS_MAX: usize = 128;
 /// Other processes write for a moment only: the command line beside the daemon.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
@@ -38,6 +42,7 @@ fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbE
     let audit_key = SigningKey::from_bytes(&*random()?);
     let tx = writer.transaction()?;
     tx.execute_batch(include_str!("schema.sql"))?;
+    tx.execute_batch(GUARDS)?;
     put_sealed(&tx, master, "key.check", KEY_CHECK)?;
     put_sealed(&tx, master, "audit.key", audit_key.as_bytes())?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -48,7 +53,10 @@ fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbE
 
 pub(super) fn open(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
     let (_, audit_key) = inspect(path, master)?;
-    Ok((connect_writer(path)?, audit_key))
+    let writer = connect_writer(path)?;
+    // A file that was made before a guard or an index came to be gets it now.
+    writer.execute_batch(GUARDS)?;
+    Ok((writer, audit_key))
 }
 
 /// Looks at a file without changing it: whose it is, its version, whether it is whole, whether this is its master key.
@@ -107,6 +115,7 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, DbError> {
     std::fs::metadata(path).map_err(at(path))?;
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_MAX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // What stands in the file's own schema is not to be believed more than its rows.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;

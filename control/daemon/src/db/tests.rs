@@ -56,7 +56,20 @@ impl Scratch {
 }
 
 pub(super) fn tamper(path: &Path, sql: &str) -> usize {
-    Connection::open(path).unwrap().execute(sql, []).unwrap()
+    tampering(path).execute(sql, []).unwrap()
+}
+
+/// The file, opened by somebody who takes the triggers away that refuse what they are about to do.
+pub(super) fn tampering(path: &Path) -> Connection {
+    let file = Connection::open(path).unwrap();
+    let names: Vec<String> = {
+        let mut names = file.prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'").unwrap();
+        names.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    for name in names {
+        file.execute(&format!("DROP TRIGGER {name}"), []).unwrap();
+    }
+    file
 }
 
 fn put_meta(write: &Write<'_>, name: &str, value: &[u8]) -> Result<(), DbError> {
@@ -216,4 +229,34 @@ fn a_taken_value_is_a_conflict() {
     };
     put().unwrap();
     assert!(matches!(put(), Err(DbError::Conflict(text)) if text == "it is there already"));
+}
+
+#[test]
+fn a_part_that_fails_is_undone_and_the_others_stay() {
+    let scratch = Scratch::new();
+    let (one, other) = (Actor::cli("one"), Actor::cli("other"));
+    let put = |name: &'static str| {
+        move |w: &mut Write<'_>| {
+            put_meta(w, name, b"x")?;
+            w.audit("test.put", name, None, None)
+        }
+    };
+    let results = scratch.db.write(&Actor::system(), |w| {
+        let fails = |w: &mut Write<'_>| {
+            put("second")(w)?;
+            Err::<(), _>(DbError::Stale)
+        };
+        Ok([w.part(&one, put("first")), w.part(&other, fails), w.part(&other, put("third"))])
+    });
+    let [first, second, third] = results.unwrap();
+    assert!(first.is_ok() && matches!(second, Err(DbError::Stale)) && third.is_ok());
+    let names: Vec<String> = scratch
+        .db
+        .read(|file| {
+            let mut statement = file.prepare("SELECT actor || ' ' || subject FROM audit ORDER BY number")?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        })
+        .unwrap();
+    assert_eq!(names, ["cli:one first", "cli:other third"]);
+    assert!(audit::verify(&scratch.db).unwrap().is_good());
 }

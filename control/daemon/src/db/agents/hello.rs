@@ -123,15 +123,18 @@ pub fn acknowledge(w: &mut Write<'_>, id: Uuid, document: u64, incarnation: &[u8
     Ok(())
 }
 
-/// Keeps that agents have been heard of.
+/// How old it may be when an agent was seen last, before it is written anew: agents speak twice a second.
+pub const SEEN_EVERY_MS: i64 = 60_000;
+
+/// Asked for with every report.
+pub(in crate::db) const SEEN: &str = "UPDATE agents SET seen_ms = ?2 WHERE id = ?1 AND seen_ms <= ?2 - ?3";
+
+/// Keeps that an agent has been heard of, unless that is known already.
 ///
 /// # Errors
 /// Of the database.
-pub fn seen(w: &mut Write<'_>, agents: &[Uuid]) -> Result<(), DbError> {
-    let mut statement = w.tx().prepare_cached("UPDATE agents SET seen_ms = ?2 WHERE id = ?1")?;
-    for id in agents {
-        statement.execute(params![id.into_bytes(), w.now_ms()])?;
-    }
+pub fn seen(w: &mut Write<'_>, agent: Uuid) -> Result<(), DbError> {
+    w.tx().prepare_cached(SEEN)?.execute(params![agent.into_bytes(), w.now_ms(), SEEN_EVERY_MS])?;
     Ok(())
 }
 

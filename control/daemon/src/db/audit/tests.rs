@@ -83,7 +83,7 @@ fn a_chain_made_anew_is_found_by_its_checkpoint() {
     let report = verify(&scratch.db).unwrap();
     assert_eq!((report.records, report.signed, report.bad), (CHECKPOINT_EVERY + 2, CHECKPOINT_EVERY, None));
     // Who can write the file can compute hashes, and has no key.
-    let file = Connection::open(scratch.path()).unwrap();
+    let file = crate::db::tests::tampering(&scratch.path());
     file.execute("UPDATE audit SET subject = 'thing:other' WHERE number = 100", []).unwrap();
     rehash(&file);
     assert_eq!(first_bad(&scratch), Some(CHECKPOINT_EVERY));
@@ -196,4 +196,66 @@ fn pages_go_from_the_newest_and_take_filters() {
     let newest = scratch.db.read(|file| page(file, &all, None, 1)).unwrap().items.remove(0);
     assert_eq!(newest.after.as_deref(), Some(r#"{"why":"unknown"}"#));
     assert_eq!((newest.address.as_str(), newest.request_id), ("192.0.2.9", by.request_id));
+}
+
+#[test]
+fn the_database_refuses_to_change_or_remove_records() {
+    let scratch = filled(CHECKPOINT_EVERY);
+    // Any program that opens the file, also one that knows nothing of the audit.
+    let file = Connection::open(scratch.path()).unwrap();
+    for (sql, why) in [
+        ("UPDATE audit SET subject = 'other' WHERE number = 3", "never changed"),
+        ("UPDATE audit SET hash = hash", "never changed"),
+        ("DELETE FROM audit", "never removed"),
+        ("DELETE FROM audit WHERE number = 256", "never removed"),
+        ("INSERT OR REPLACE INTO audit SELECT * FROM audit WHERE number = 3", "never replaced"),
+        ("UPDATE audit_checkpoints SET hash = zeroblob(32)", "never changed"),
+        ("DELETE FROM audit_checkpoints", "never removed"),
+        (
+            "INSERT OR REPLACE INTO audit_checkpoints SELECT number, 0, zeroblob(32), signature FROM audit_checkpoints",
+            "never replaced",
+        ),
+    ] {
+        let refused = file.execute(sql, []).unwrap_err().to_string();
+        assert!(refused.contains(why), "{sql}: {refused}");
+    }
+    assert_eq!(first_bad(&scratch), None);
+    // Triggers that somebody took away are there again once the daemon has opened the file.
+    let scratch = filled(3);
+    let (path, master) = (scratch.path(), scratch.db.master().clone());
+    crate::db::tests::tampering(&path);
+    let again = crate::db::Db::open(&path, master).unwrap();
+    let refused = Connection::open(&path).unwrap().execute("DELETE FROM audit", []).unwrap_err();
+    assert!(refused.to_string().contains("never removed"), "{refused}");
+    drop(again);
+}
+
+/// How SQLite means to answer: no table is read as a whole.
+#[test]
+fn filters_are_answered_from_indexes() {
+    let scratch = filled(3);
+    let text = || Some("x".to_owned());
+    for (filter, wanted) in [
+        (Filter::default(), "SEARCH audit USING INTEGER PRIMARY KEY (rowid<?)"),
+        (Filter { actor: text(), ..Filter::default() }, "USING INDEX audit_by_actor (actor=? AND rowid<?)"),
+        (
+            Filter { subject: text(), ..Filter::default() },
+            "USING INDEX audit_by_subject (subject=? AND rowid<?)",
+        ),
+        (
+            Filter { action_prefix: text(), ..Filter::default() },
+            "USING INDEX audit_by_action (action>? AND action<?)",
+        ),
+    ] {
+        let plan = scratch
+            .db
+            .read(|file| {
+                let (sql, values) = query(&filter, &7, &10);
+                let mut statement = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let rows = statement.query_map(&values[..], |row| row.get::<_, String>(3))?;
+                Ok(rows.collect::<Result<Vec<_>, _>>()?.join("; "))
+            })
+            .unwrap();
+        assert!(plan.contains(wanted), "{filter:?}: {plan}");
+    }
 }

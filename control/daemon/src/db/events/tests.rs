@@ -119,3 +119,30 @@ fn the_number_of_the_newest_stays_when_nothing_is_kept() {
     let tail = world.read(|db| tail(db, &EventFilter::default(), 0, 9));
     assert_eq!((tail.oldest, tail.newest, tail.events.len()), (3, 2, 0));
 }
+
+/// How SQLite means to answer: no table is read as a whole.
+#[test]
+fn filters_are_answered_from_indexes() {
+    let world = World::new();
+    let id = Some(Uuid::from_bytes([7; 16]));
+    let none = EventFilter::default();
+    for (filter, wanted) in [
+        (none, "USING INTEGER PRIMARY KEY (rowid"),
+        (EventFilter { severity: Some(Severity::Error), ..none }, "events_by_severity (severity=? AND rowid"),
+        (EventFilter { agent_id: id, ..none }, "events_by_agent (agent_id=? AND rowid"),
+        (EventFilter { job_id: id, ..none }, "events_by_job (job_id=? AND rowid"),
+        (EventFilter { run_id: id, ..none }, "events_by_run (run_id=? AND rowid"),
+    ] {
+        for (from, order) in [("number < ?", "DESC"), ("number > ?", "ASC")] {
+            let plan = world.read(|db| {
+                let (sql, values) = query(&filter, from, order);
+                let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let values = [Value::from(7)].into_iter().chain(values).chain([Value::from(7)]);
+                let rows = statement.query_map(params_from_iter(values), |row| row.get::<_, String>(3))?;
+                Ok(rows.collect::<Result<Vec<_>, _>>()?.join("; "))
+            });
+            assert!(plan.contains(wanted), "{filter:?}: {plan}");
+            assert!(!plan.contains("SCAN") && !plan.contains("TEMP"), "{filter:?}: {plan}");
+        }
+    }
+}

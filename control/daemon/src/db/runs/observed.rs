@@ -27,6 +27,15 @@ pub(super) struct Row {
 const SELECT: &str =
     "SELECT agent_id, source_id, role, state, message, addresses FROM run_agents WHERE run_id = ?1";
 
+/// Asked for with every report.
+const RUN_OF: &str =
+    "SELECT runs.state, jobs.id, jobs.kind FROM runs JOIN jobs ON jobs.id = job_id WHERE runs.id = ?1";
+
+/// Done with every report: no column of it is in an index.
+const PROGRESS: &str = "UPDATE run_agents SET files = ?5, bytes = ?6, bytes_known = ?7, bytes_transferred = ?8, \
+    failed = ?9, deleted = ?10, updated_ms = ?11 \
+    WHERE run_id = ?1 AND agent_id = ?2 AND source_id = ?3 AND role = ?4";
+
 fn from_row(row: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
     Ok(Row {
         agent: Uuid::from_bytes(row.get(0)?),
@@ -72,7 +81,10 @@ pub fn report(w: &mut Write<'_>, agent: Uuid, said: &[JobStatus]) -> Result<Affe
         }
         if state.is_over() {
             affected.extend([row.agent, row.source]);
-            affected.append(&mut settle(w, run)?);
+            // A thousand destinations end one by one: all are looked at for a source, and for the last of them.
+            if row.role == RunRole::Source || !has_more_to_do(w.tx(), run)? {
+                affected.append(&mut settle(w, run)?);
+            }
         }
     }
     Ok(affected)
@@ -85,9 +97,7 @@ fn row_of(
     agent: Uuid,
     assignment: &[u8],
 ) -> Result<Option<(Row, RunState)>, DbError> {
-    let sql =
-        "SELECT runs.state, jobs.id, jobs.kind FROM runs JOIN jobs ON jobs.id = job_id WHERE runs.id = ?1";
-    let found = db.prepare_cached(sql)?.query_row([run.into_bytes()], |row| {
+    let found = db.prepare_cached(RUN_OF)?.query_row([run.into_bytes()], |row| {
         let state = parsed(row, 0, |text: String| RunState::from_word(&text))?;
         let kind = parsed(row, 2, |text: String| JobKind::from_word(&text))?;
         Ok((state, Uuid::from_bytes(row.get(1)?), kind))
@@ -118,8 +128,25 @@ fn keep(
     addresses: &[String],
 ) -> Result<(), DbError> {
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let sql = "UPDATE run_agents SET state = ?5, files = ?6, bytes = ?7, bytes_known = ?8, bytes_transferred = ?9, \
-        failed = ?10, deleted = ?11, message = ?12, addresses = ?13, updated_ms = ?14 \
+    w.tx().prepare_cached(PROGRESS)?.execute(params![
+        run.into_bytes(),
+        row.agent.into_bytes(),
+        row.source.into_bytes(),
+        row.role.as_str(),
+        count(status.files),
+        count(status.bytes),
+        count(status.bytes_known),
+        count(status.bytes_transferred),
+        count(status.failed),
+        count(status.deleted),
+        w.now_ms()
+    ])?;
+    let message = shortened(&status.message);
+    // Seldom anything else is new; what it would cost is an index.
+    if state == row.state && message == row.message && addresses == row.addresses {
+        return Ok(());
+    }
+    let sql = "UPDATE run_agents SET state = ?5, message = ?6, addresses = ?7 \
         WHERE run_id = ?1 AND agent_id = ?2 AND source_id = ?3 AND role = ?4";
     w.tx().prepare_cached(sql)?.execute(params![
         run.into_bytes(),
@@ -127,17 +154,17 @@ fn keep(
         row.source.into_bytes(),
         row.role.as_str(),
         state.as_str(),
-        count(status.files),
-        count(status.bytes),
-        count(status.bytes_known),
-        count(status.bytes_transferred),
-        count(status.failed),
-        count(status.deleted),
-        shortened(&status.message),
+        message,
         json!(addresses).to_string(),
-        w.now_ms()
     ])?;
     Ok(())
+}
+
+/// Whether any destination of a run has not ended.
+fn has_more_to_do(db: &Connection, run: Uuid) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM run_agents WHERE run_id = ?1 AND role = 'destination' \
+        AND state IN ('waiting', 'running', 'paused'))";
+    Ok(db.prepare_cached(sql)?.query_row([run.into_bytes()], |row| row.get(0))?)
 }
 
 fn destinations_of(db: &Connection, run: Uuid, source: Uuid) -> Result<Affected, DbError> {
@@ -187,4 +214,30 @@ pub(super) fn settle(w: &mut Write<'_>, run: Uuid) -> Result<Affected, DbError> 
         NewEvent { job_id: Some(before.job_id), run_id: Some(run), ..NewEvent::new(severity, message) };
     events::append(w, &event)?;
     Ok(affected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::agents::world::World;
+
+    /// What is asked for with every report finds its row by a key, however many there are.
+    #[test]
+    fn no_report_reads_a_table() {
+        let world = World::new();
+        let of_agent = format!("{SELECT} AND agent_id = ?2");
+        for sql in [RUN_OF, PROGRESS, &of_agent, crate::db::agents::SEEN] {
+            let plan: Vec<String> = world.read(|db| {
+                let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let values = vec![0; statement.parameter_count()];
+                let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            });
+            assert!(!plan.is_empty(), "{sql}");
+            for step in plan {
+                let by_key = step.contains("PRIMARY KEY") || step.contains("(agent_id=? AND run_id=?)");
+                assert!(step.starts_with("SEARCH") && by_key, "{sql}: {step}");
+            }
+        }
+    }
 }
