@@ -4,6 +4,7 @@ pub mod address;
 pub mod ca;
 pub mod channel;
 pub mod cli;
+pub mod config;
 pub mod db;
 pub mod documents;
 pub mod limiter;

@@ -9,6 +9,7 @@ mod tests;
 
 use super::audit::{self, Checkpoint, Outside, Report};
 use super::error::at;
+use super::master::{self, KeepIn, MASTER_KEY, MASTER_SEALED};
 use super::{Actor, Db, DbError, MasterKey, new_id, open};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -17,6 +18,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// Names of a series.
+const SERIES_FORMAT: &str = "sealift-control-%Y%m%dT%H%M%SZ.db";
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +33,10 @@ pub struct Restored {
 
 /// Copies the database, while it is in use, to a file that only its owner can read; one that is there is replaced. Whole
 /// and durable when this returns, or as it was. Returns a checkpoint that covers the copy: kept elsewhere, it shows that
-/// a copy is that one, and not an older one.
+/// a copy is that one, and not an older one. The copy was looked at as a restore does.
 ///
 /// # Errors
-/// If the copy cannot be written, or would be the database itself.
+/// If the copy cannot be written, or would be the database itself; [`DbError::Damaged`] if it could not be put back.
 pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
     if is_same(to, &db.shared.path) {
         return Err(DbError::Invalid("a backup is not written over the database".into()));
@@ -41,6 +45,8 @@ pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
     let checkpoint = audit::checkpoint(db)?;
     let partial = beside(to, &format!(".{}", new_id().simple()));
     let copied = copy(db, &partial).and_then(|()| {
+        let outside = Outside { public_key: None, checkpoints: vec![checkpoint.clone()] };
+        check(&partial, db.master(), &outside)?;
         std::fs::rename(&partial, to).map_err(at(to))?;
         Ok(open::sync_directory_of(to)?)
     });
@@ -48,6 +54,39 @@ pub fn backup(db: &Db, by: &Actor, to: &Path) -> Result<Checkpoint, DbError> {
         open::remove(&partial);
     }
     copied.map(|()| checkpoint)
+}
+
+/// Copies the database to a new file of a directory, named by the time, and then removes the oldest such files, but for so
+/// many of the newest.
+///
+/// # Errors
+/// As [`backup`]; or if an old one cannot be removed.
+pub fn backup_among(db: &Db, by: &Actor, dir: &Path, keep: usize) -> Result<(PathBuf, Checkpoint), DbError> {
+    let now = jiff::Timestamp::from_millisecond(db.now_ms())
+        .map_err(|_| DbError::Invalid("the clock is wrong".into()))?;
+    let to = dir.join(now.strftime(SERIES_FORMAT).to_string());
+    if to.exists() {
+        return Err(DbError::Conflict(format!("there is a backup of this second already: {}", to.display())));
+    }
+    let checkpoint = backup(db, by, &to)?;
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at(dir))? {
+        let name = entry.map_err(at(dir))?.file_name();
+        let is_one = name.to_str().is_some_and(|name| {
+            jiff::civil::DateTime::strptime(SERIES_FORMAT, name)
+                .is_ok_and(|time| time.strftime(SERIES_FORMAT).to_string() == name)
+        });
+        if is_one {
+            all.push(name);
+        }
+    }
+    // By their names, which is by age.
+    all.sort();
+    for old in all.iter().rev().skip(keep.max(1)) {
+        let old = dir.join(old);
+        std::fs::remove_file(&old).map_err(at(&old))?;
+    }
+    Ok((to, checkpoint))
 }
 
 fn copy(db: &Db, to: &Path) -> Result<(), DbError> {
@@ -80,7 +119,9 @@ pub fn check(backup: &Path, master: &MasterKey, outside: &Outside) -> Result<Rep
 }
 
 /// Puts a backup in the place of the database, which nobody may have open. All sessions end. What the backup does not know
-/// is undone: a user that was deleted since, a token or an agent that was revoked since, is as it was.
+/// is undone: a user that was deleted since, a token or an agent that was revoked since, is as it was. If it is told how, the
+/// master key of the backup is kept in the directory of the database from then on; the one before stays beside the
+/// database that was set aside.
 ///
 /// # Errors
 /// As [`check`]; [`DbError::Refused`] if the database is in use; [`DbError::Invalid`] if the backup is a database that
@@ -89,6 +130,7 @@ pub fn restore(
     backup: &Path,
     to: &Path,
     master: &MasterKey,
+    keep: Option<KeepIn<'_>>,
     outside: &Outside,
     by: &Actor,
 ) -> Result<Restored, DbError> {
@@ -102,9 +144,20 @@ pub fn restore(
     open::remove(&fresh);
     let prepared = prepare(backup, &fresh, master, outside, by, lock.try_clone()?);
     let restored = prepared.and_then(|report| {
+        let dir = to.parent().unwrap_or(Path::new("."));
+        if let Some(keep) = keep {
+            master::settle_alone(dir, to, &lock)?;
+            master::stage(dir, master, keep)?;
+        }
         let kept = set_aside(to)?;
+        if let (Some(kept), true) = (&kept, keep.is_some()) {
+            for name in [MASTER_KEY, MASTER_SEALED].iter().filter(|name| dir.join(name).exists()) {
+                std::fs::hard_link(dir.join(name), beside(kept, &format!(".{name}")))?;
+            }
+        }
         std::fs::rename(&fresh, to)?;
         open::sync_directory_of(to)?;
+        master::settle_alone(dir, to, &lock)?;
         Ok(Restored { report, kept })
     });
     if restored.is_err() {

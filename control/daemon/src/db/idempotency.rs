@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Db, DbError, Write};
+use super::{Db, DbError, MasterKey, Write};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -58,7 +58,7 @@ impl Request {
             text.extend_from_slice(&(part.len() as u64).to_be_bytes());
             text.extend_from_slice(part);
         }
-        let hash = db.master().tag("idempotency", &Zeroizing::new(text))?;
+        let hash = db.tag("idempotency", &Zeroizing::new(text))?;
         Ok(Self { user, key: key.to_owned(), hash })
     }
 
@@ -69,8 +69,12 @@ impl Request {
     }
 
     fn purpose(&self) -> String {
-        format!("idempotency:{}/{}", self.user, self.key)
+        purpose(self.user, &self.key)
     }
+}
+
+fn purpose(user: Uuid, key: &str) -> String {
+    format!("idempotency:{user}/{key}")
 }
 
 /// What is known of the request.
@@ -132,5 +136,23 @@ pub fn keep(w: &Write<'_>, request: &Request, answer: &Answer) -> Result<(), DbE
 pub fn forget(w: &Write<'_>) -> Result<(), DbError> {
     let sql = "DELETE FROM idempotency WHERE created_ms <= ?1";
     w.tx().prepare_cached(sql)?.execute([w.now_ms() - KEPT_MS])?;
+    Ok(())
+}
+
+/// Seals the answers anew, under another master key.
+///
+/// # Errors
+/// [`DbError::Crypto`] if one is not what was sealed.
+pub(super) fn reseal(w: &Write<'_>, new: &MasterKey) -> Result<(), DbError> {
+    let mut keys = w.tx().prepare("SELECT user_id, key FROM idempotency")?;
+    let keys = keys.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let keys: Vec<([u8; 16], String)> = keys.collect::<Result<_, _>>()?;
+    for (user, key) in keys {
+        let sql = "SELECT answer FROM idempotency WHERE user_id = ?1 AND key = ?2";
+        let sealed: Vec<u8> = w.tx().prepare_cached(sql)?.query_row((user, &key), |row| row.get(0))?;
+        let sealed = w.reseal(new, &purpose(Uuid::from_bytes(user), &key), &sealed)?;
+        let sql = "UPDATE idempotency SET answer = ?3 WHERE user_id = ?1 AND key = ?2";
+        w.tx().prepare_cached(sql)?.execute((user, &key, sealed))?;
+    }
     Ok(())
 }

@@ -1,26 +1,37 @@
 //! The master key: where it comes from, and what is sealed under it.
 //!
-//! Owns the bytes of a sealed secret, of the file of the key, of the header of a passphrase, and of the recovery file.
-//! Never shows the key; the memory it was in is wiped.
+//! Owns the bytes of a sealed secret, of the files of the key, and of what a recovery key opens. Never shows the key; the
+//! memory it was in is wiped.
+//!
+//! - `passphrase`, `recovery`: two ways to the key beside its own file
+//! - `keep`: which files of the data directory hold it, and how one takes the place of another
+//! - `change`: another master key, the same one kept another way, and one that was lost
 //!
 //! ```text
 //! a sealed secret   format (1 byte: 1)  nonce (12, random)  AES-256-GCM ciphertext and tag (16)
 //!                   key: HKDF-SHA256 of the master key for the purpose; associated data: domain, format, purpose
 //! master.key        "slmk1:" base64url of 32 bytes, newline
-//! master.header     JSON: Argon2id's parameters and the salt
-//! recovery.sealed   the master key, sealed for the purpose "recovery" under the recovery key
+//! master.sealed     JSON: Argon2id's parameters, the salt, and the master key, sealed for the purpose "passphrase" under the
+//!                   key that the passphrase has with them
+//! meta "recovery"   the master key, sealed for the purpose "recovery" under the recovery key
+//! meta "key.id"     HKDF-SHA256 of the master key: tells which it is, and nothing of it
 //! ```
 
+mod change;
+mod keep;
 mod passphrase;
 mod recovery;
 #[cfg(test)]
 mod tests;
 
-pub use recovery::RecoveryKey;
+pub use change::{keep_otherwise, recover, rotate};
+pub use keep::{KeepIn, KeptIn, MASTER_KEY, MASTER_SEALED, kept_in, read_kept};
+pub(super) use keep::{settle_alone, stage};
+pub use recovery::{RecoveryKey, renew_recovery};
 
 use super::error::at;
 use super::open::sync_directory_of;
-use super::{DbError, random};
+use super::{Db, DbError, random};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use data_encoding::BASE64URL_NOPAD;
@@ -39,6 +50,7 @@ const FILE_LEN_MAX: u64 = 4096;
 
 const SEAL_SALT: &[u8] = b"sealift-control seal 1";
 const TAG_SALT: &[u8] = b"sealift-control tag 1";
+const ID_SALT: &[u8] = b"sealift-control key id 1";
 
 /// The key under which the database's secrets are sealed. Whoever has it and the database has everything.
 #[derive(Clone, ZeroizeOnDrop)]
@@ -79,12 +91,9 @@ impl MasterKey {
         let file = File::open(path).map_err(at(path))?;
         let mode = file.metadata().map_err(at(path))?.mode();
         if mode & 0o077 != 0 {
-            return Err(DbError::Refused(format!(
-                "{} is of mode {:04o}, so that others can use the master key: give it to the daemon's user and \
-                 make it 0600",
-                path.display(),
-                mode & 0o7777
-            )));
+            let mode = mode & 0o7777;
+            let what = "so that others can use the master key: give it to the daemon's user and make it 0600";
+            return Err(DbError::Refused(format!("{} is of mode {mode:04o}, {what}", path.display())));
         }
         Self::parse(&read_all(file).map_err(at(path))?)
     }
@@ -164,9 +173,9 @@ impl MasterKey {
         Ok(plain)
     }
 
-    /// A name for something that nobody without the master key can find out by trying.
-    pub(super) fn tag(&self, purpose: &str, what: &[u8]) -> Result<[u8; 32], DbError> {
-        self.derive(TAG_SALT, &[purpose.as_bytes(), &[0], what]).map(|tag| *tag)
+    /// Which key it is, for all to see.
+    pub(super) fn id(&self) -> Result<[u8; 32], DbError> {
+        self.derive(ID_SALT, &[b"id"]).map(|id| *id)
     }
 
     fn sealing_key(&self, purpose: &str) -> Result<LessSafeKey, DbError> {
@@ -182,6 +191,16 @@ impl MasterKey {
             .and_then(|okm| okm.fill(&mut *key))
             .map_err(|_| DbError::Crypto)?;
         Ok(key)
+    }
+}
+
+impl Db {
+    /// A name for something that nobody without the master key can find out by trying. It stays the same when there is
+    /// another master key.
+    pub(super) fn tag(&self, purpose: &str, what: &[u8]) -> Result<[u8; 32], DbError> {
+        let key = self.read(|file| super::open::opened(file, self.master(), "tag.key"))?;
+        let key = MasterKey::from_slice(&key).ok_or(DbError::Crypto)?;
+        key.derive(TAG_SALT, &[purpose.as_bytes(), &[0], what]).map(|tag| *tag)
     }
 }
 

@@ -324,6 +324,11 @@ impl Write<'_> {
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DbError> {
         self.shared.master.open(purpose, sealed)
     }
+
+    /// What was sealed for the purpose, sealed under another master key.
+    fn reseal(&self, new: &MasterKey, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, DbError> {
+        new.seal(purpose, &self.open(purpose, sealed)?)
+    }
 }
 
 /// What a thread that panicked left behind is whole: its transaction was rolled back when it was dropped.

@@ -1,7 +1,8 @@
 //! The file of the database: made, looked at before it is trusted, opened. A file that is refused is left as it was.
 //!
 //! `meta` holds here: `key.check`, a constant sealed under the master key, by which a wrong key is known before it is
-//! used; and `audit.key`, the seed of the Ed25519 key that signs the audit's checkpoints, sealed too.
+//! used, and `key.id`, which tells in the open which key that is; `audit.key`, the seed of the Ed25519 key that signs the
+//! audit's checkpoints, and `tag.key`, under which names are hashed that nobody is to find out by trying, sealed both.
 
 use super::error::at;
 use super::{DbError, MasterKey, SCHEMA_VERSION, random};
@@ -13,6 +14,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// "SLCT": whose file it is, in its header.
 const APPLICATION_ID: i64 = 0x534c_4354;
@@ -45,6 +47,8 @@ fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbE
     tx.execute_batch(GUARDS)?;
     put_sealed(&tx, master, "key.check", KEY_CHECK)?;
     put_sealed(&tx, master, "audit.key", audit_key.as_bytes())?;
+    put_sealed(&tx, master, "tag.key", &*random::<32>()?)?;
+    put_key_id(&tx, master)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     tx.commit()?;
@@ -64,6 +68,21 @@ pub(super) fn open(path: &Path, master: &MasterKey) -> Result<(Connection, Signi
 /// # Errors
 /// What is wrong with it.
 pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
+    let file = look(path)?;
+    match opened(&file, master, "key.check") {
+        Ok(plain) if *plain == KEY_CHECK => {}
+        Err(error @ (DbError::Damaged(_) | DbError::Sql(_))) => return Err(error),
+        _ => return Err(DbError::WrongMasterKey),
+    }
+    let audit_key = audit_key(&file, master)?;
+    Ok((file, audit_key))
+}
+
+/// The same without a master key: whose file it is, its version, whether it is whole.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn look(path: &Path) -> Result<Connection, DbError> {
     let file = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     // Closing is not to move into the file what a newer version, or a damaged log, has to say.
     file.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -82,13 +101,27 @@ pub(super) fn inspect(path: &Path, master: &MasterKey) -> Result<(Connection, Si
     if report != "ok" {
         return Err(DbError::Damaged(report));
     }
-    let sealed = sealed(&file, "key.check")?;
-    match master.open(&purpose("key.check"), &sealed) {
-        Ok(plain) if *plain == KEY_CHECK => {}
-        _ => return Err(DbError::WrongMasterKey),
+    Ok(file)
+}
+
+/// Which master key the database is under; `None` if there is no database, or none that says so.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn key_id(path: &Path) -> Result<Option<Vec<u8>>, DbError> {
+    if !path.exists() {
+        return Ok(None);
     }
-    let audit_key = audit_key(&file, master)?;
-    Ok((file, audit_key))
+    let file = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    Ok(file.query_row("SELECT value FROM meta WHERE name = 'key.id'", [], |row| row.get(0)).optional()?)
+}
+
+/// Says which master key the database is under.
+pub(super) fn put_key_id(file: &Connection, master: &MasterKey) -> Result<(), DbError> {
+    let sql = "INSERT INTO meta (name, value) VALUES ('key.id', ?1) \
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    file.execute(sql, [master.id()?])?;
+    Ok(())
 }
 
 /// A connection that only reads. There must be a writer, whose shared memory it uses.
@@ -127,7 +160,10 @@ pub(super) fn lock_shared(path: &Path) -> Result<File, DbError> {
     let lock = lock_file(path)?;
     match lock.try_lock_shared() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(DbError::Refused("a backup is being restored".into())),
+        Err(TryLockError::WouldBlock) => Err(DbError::Refused(
+            "somebody has the database alone, to restore a backup or to change its master key: try again later"
+                .into(),
+        )),
         Err(TryLockError::Error(error)) => Err(at(path)(error)),
     }
 }
@@ -154,9 +190,18 @@ fn lock_file(path: &Path) -> Result<File, DbError> {
 
 fn audit_key(file: &Connection, master: &MasterKey) -> Result<SigningKey, DbError> {
     let damaged = || DbError::Damaged("the key of its audit cannot be opened".into());
-    let seed = master.open(&purpose("audit.key"), &sealed(file, "audit.key")?).map_err(|_| damaged())?;
+    let seed = opened(file, master, "audit.key").map_err(|_| damaged())?;
     let seed = <&[u8; 32]>::try_from(seed.as_slice()).map_err(|_| damaged())?;
     Ok(SigningKey::from_bytes(seed))
+}
+
+/// A secret of `meta`.
+pub(super) fn opened(
+    file: &Connection,
+    master: &MasterKey,
+    name: &str,
+) -> Result<Zeroizing<Vec<u8>>, DbError> {
+    master.open(&purpose(name), &sealed(file, name)?)
 }
 
 fn put_sealed(file: &Connection, master: &MasterKey, name: &str, plain: &[u8]) -> Result<(), DbError> {
@@ -165,13 +210,15 @@ fn put_sealed(file: &Connection, master: &MasterKey, name: &str, plain: &[u8]) -
     Ok(())
 }
 
-fn sealed(file: &Connection, name: &str) -> Result<Vec<u8>, DbError> {
+/// As it is kept.
+pub(super) fn sealed(file: &Connection, name: &str) -> Result<Vec<u8>, DbError> {
     let value =
         file.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()?;
     value.ok_or_else(|| DbError::Damaged(format!("it has lost its {name}")))
 }
 
-fn purpose(name: &str) -> String {
+/// What a secret of `meta` is sealed for.
+pub(super) fn purpose(name: &str) -> String {
     format!("meta:{name}")
 }
 

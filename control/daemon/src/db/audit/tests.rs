@@ -120,7 +120,7 @@ fn a_tail_that_was_cut_off_is_found_by_a_checkpoint_kept_elsewhere() {
     assert_eq!(kept, checkpoint(&scratch.db).unwrap());
     let outside = |checkpoint: &Checkpoint| {
         let public_key = Some(public_key(&scratch.db));
-        verify_against(&scratch.db, &Outside { public_key, checkpoint: Some(checkpoint.clone()) })
+        verify_against(&scratch.db, &Outside { public_key, checkpoints: vec![checkpoint.clone()] })
     };
     assert!(outside(&kept).unwrap().is_good());
     scratch.tamper("DELETE FROM audit WHERE number > 6");
@@ -142,13 +142,13 @@ fn a_foreign_key_or_checkpoint_proves_nothing() {
     let kept = checkpoint(&scratch.db).unwrap();
     let other = filled(3);
     let public_key = Some(public_key(&other.db));
-    let report = verify_against(&scratch.db, &Outside { public_key, checkpoint: None }).unwrap();
+    let report = verify_against(&scratch.db, &Outside { public_key, checkpoints: vec![] }).unwrap();
     assert_eq!(report.bad.unwrap().number, 3, "its checkpoint is another's");
-    let foreign = Outside { public_key: None, checkpoint: Some(checkpoint(&other.db).unwrap()) };
+    let foreign = Outside { public_key: None, checkpoints: vec![checkpoint(&other.db).unwrap()] };
     assert!(matches!(verify_against(&scratch.db, &foreign), Err(DbError::Invalid(_))));
     let mut changed = kept;
     changed.number = 2;
-    let changed = Outside { public_key: None, checkpoint: Some(changed) };
+    let changed = Outside { public_key: None, checkpoints: vec![changed] };
     assert!(matches!(verify_against(&scratch.db, &changed), Err(DbError::Invalid(_))));
 }
 

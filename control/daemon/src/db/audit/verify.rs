@@ -4,14 +4,15 @@ use super::{CHECKPOINT_EVERY, Checkpoint, Hash, hash_of};
 use crate::db::{Db, DbError, audit};
 use ed25519_dalek::VerifyingKey;
 use rusqlite::{Connection, Row, Rows};
+use std::iter::Peekable;
 
 /// What was kept elsewhere, and is believed more than the database.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     /// The daemon's public audit key: else the one is taken whose secret half the master key opens.
     pub public_key: Option<[u8; 32]>,
-    /// A checkpoint that the daemon gave once: the audit must reach as far, and be the same up to there.
-    pub checkpoint: Option<Checkpoint>,
+    /// Checkpoints that the daemon gave once, in any order: the audit must reach as far as each, and be the same up to there.
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 /// What the proof found.
@@ -73,15 +74,18 @@ pub(in crate::db) fn verify_connection(
     let key = VerifyingKey::from_bytes(&public_key)
         .map_err(|_| DbError::Invalid("this is not a public audit key".into()))?;
     let mut report = Report { records: 0, hash: [0; 32], signed: 0, public_key, bad: None };
-    if outside.checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_signed_by(&key)) {
-        return Err(DbError::Invalid("the given checkpoint is not signed by the audit key".into()));
+    let mut given: Vec<_> = outside.checkpoints.iter().collect();
+    given.sort_by_key(|checkpoint| checkpoint.number);
+    if let Some(other) = given.iter().find(|checkpoint| !checkpoint.is_signed_by(&key)) {
+        let what = format!("the given checkpoint of record {} is not signed by the audit key", other.number);
+        return Err(DbError::Invalid(what));
     }
     let mut records = file.prepare("SELECT * FROM audit ORDER BY number")?;
     let mut records = records.query([])?;
     let mut checkpoints = file.prepare("SELECT * FROM audit_checkpoints ORDER BY number")?;
     let mut walk = Walk {
         key: &key,
-        outside: outside.checkpoint.as_ref(),
+        given: given.into_iter().peekable(),
         checkpoints: checkpoints.query([])?,
         next: None,
     };
@@ -98,7 +102,8 @@ pub(in crate::db) fn verify_connection(
 
 struct Walk<'a> {
     key: &'a VerifyingKey,
-    outside: Option<&'a Checkpoint>,
+    /// Those that were kept elsewhere and no record has reached.
+    given: Peekable<std::vec::IntoIter<&'a Checkpoint>>,
     checkpoints: Rows<'a>,
     /// The first checkpoint that no record has reached.
     next: Option<Checkpoint>,
@@ -144,8 +149,10 @@ impl Walk<'_> {
         } else if number % CHECKPOINT_EVERY == 0 {
             return bad("its checkpoint is missing");
         }
-        if self.outside.is_some_and(|checkpoint| checkpoint.number == number && checkpoint.hash != hash) {
-            return bad("the given checkpoint says that it had another hash");
+        while let Some(given) = self.given.next_if(|checkpoint| checkpoint.number == number) {
+            if given.hash != hash {
+                return bad("the given checkpoint says that it had another hash");
+            }
         }
         report.records = number;
         report.hash = hash;
@@ -153,9 +160,8 @@ impl Walk<'_> {
     }
 
     /// The first checkpoint that there is no record for.
-    fn end(&self, records: i64) -> Option<Bad> {
-        let given = self.outside.filter(|checkpoint| checkpoint.number > records);
-        let furthest = self.next.as_ref().or(given)?.number;
+    fn end(mut self, records: i64) -> Option<Bad> {
+        let furthest = self.next.as_ref().or(self.given.next())?.number;
         let what = format!("it is missing: there is a checkpoint of record {furthest}");
         Some(Bad { number: records + 1, what })
     }

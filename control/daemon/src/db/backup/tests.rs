@@ -25,7 +25,7 @@ fn holds_what_was_there_and_a_checkpoint_covers_it() {
     let checkpoint = backup(&scratch.db, &by, &to).unwrap();
     scratch.db.record(&by, "test.after", "", None).unwrap();
     assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let outside = Outside { public_key: Some(audit::public_key(&scratch.db)), checkpoint: Some(checkpoint) };
+    let outside = Outside { public_key: Some(audit::public_key(&scratch.db)), checkpoints: vec![checkpoint] };
     let report = check(&to, &scratch.master, &outside).unwrap();
     assert_eq!((report.records, report.signed), (2, 2));
     let beside = names(scratch.dir.path());
@@ -49,10 +49,10 @@ fn comes_back_with_a_record_and_without_what_happened_since() {
     let by = Actor::cli("root");
     backup(&db, &by, &copy).unwrap();
     db.record(&by, "test.since", "", None).unwrap();
-    let refused = restore(&copy, &path, &master, &nothing_outside(), &by).map(|_| ());
+    let refused = restore(&copy, &path, &master, None, &nothing_outside(), &by).map(|_| ());
     assert!(matches!(refused, Err(DbError::Refused(_))), "in use: {refused:?}");
     drop(db);
-    let restored = restore(&copy, &path, &master, &nothing_outside(), &by).unwrap();
+    let restored = restore(&copy, &path, &master, None, &nothing_outside(), &by).unwrap();
     assert_eq!(restored.report.records, 1);
     let db = Db::open(&path, master.clone()).unwrap();
     let report = audit::verify(&db).unwrap();
@@ -71,7 +71,8 @@ fn comes_back_where_nothing_is() {
     let scratch = Scratch::new();
     let [copy, path] = ["backup.db", "new.db"].map(|name| scratch.dir.path().join(name));
     backup(&scratch.db, &Actor::system(), &copy).unwrap();
-    let restored = restore(&copy, &path, &scratch.master, &nothing_outside(), &Actor::system()).unwrap();
+    let restored =
+        restore(&copy, &path, &scratch.master, None, &nothing_outside(), &Actor::system()).unwrap();
     assert_eq!(restored.kept, None);
     assert!(!path.with_extension("db-wal").exists());
     Db::open(&path, scratch.master).unwrap();
@@ -91,7 +92,7 @@ fn a_bad_one_replaces_nothing() {
     let good = std::fs::read(&copy).unwrap();
     let refused = |master: &MasterKey, outside: &Outside| {
         let before = std::fs::read(&copy).unwrap();
-        let error = restore(&copy, &path, master, outside, &by).unwrap_err();
+        let error = restore(&copy, &path, master, None, outside, &by).unwrap_err();
         assert_eq!(std::fs::read(&path).unwrap(), stood);
         assert_eq!(std::fs::read(&copy).unwrap(), before);
         assert_eq!(names(dir.path()), ["backup.db", "control.db", "control.db.lock"]);
@@ -106,7 +107,7 @@ fn a_bad_one_replaces_nothing() {
     std::fs::write(&copy, &good).unwrap();
     tamper(&copy, "DELETE FROM audit WHERE number = 201");
     tamper(&copy, "DELETE FROM audit_checkpoints WHERE number = 201");
-    let outside = Outside { public_key: None, checkpoint: Some(checkpoint) };
+    let outside = Outside { public_key: None, checkpoints: vec![checkpoint] };
     assert!(matches!(refused(&master, &outside), DbError::Damaged(_)));
     std::fs::write(&copy, &good).unwrap();
     tamper(&copy, "PRAGMA user_version = 2");
@@ -122,7 +123,8 @@ fn a_database_is_not_taken_for_a_backup() {
     let Scratch { dir, master, db, .. } = Scratch::new();
     let [path, other] = ["control.db", "other.db"].map(|name| dir.path().join(name));
     db.record(&Actor::system(), "test", "", None).unwrap();
-    let restore = |from: &Path, to: &Path| restore(from, to, &master, &nothing_outside(), &Actor::system());
+    let restore =
+        |from: &Path, to: &Path| restore(from, to, &master, None, &nothing_outside(), &Actor::system());
     assert!(matches!(restore(&path, &other), Err(DbError::Invalid(_))), "its log holds a record");
     drop(db);
     assert!(matches!(restore(&path, &path), Err(DbError::Invalid(_))));

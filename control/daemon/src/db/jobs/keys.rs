@@ -2,7 +2,7 @@
 
 use super::{Member, Who, get, no_run_goes_on, resolve, subject};
 use crate::db::agents::parsed;
-use crate::db::{DbError, Write};
+use crate::db::{DbError, MasterKey, Write};
 use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sealift_api::rest::{Job, JobKey};
@@ -101,4 +101,22 @@ pub fn rotate(w: &mut Write<'_>, id: Uuid) -> Result<Job, DbError> {
     let members = resolve(w.tx(), &before.spec, Who::Known)?;
     ensure(w, &Job { epoch, ..before }, &members.sources)?;
     get(w.tx(), id)
+}
+
+/// Seals the seeds anew, under another master key.
+///
+/// # Errors
+/// [`DbError::Crypto`] if one is not what was sealed.
+pub(in crate::db) fn reseal(w: &Write<'_>, new: &MasterKey) -> Result<(), DbError> {
+    let sql = "SELECT job_id, source_id, epoch, sealed_seed FROM job_keys WHERE length(sealed_seed) > 0";
+    let mut keys = w.tx().prepare(sql)?;
+    let keys = keys.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let keys = keys.collect::<Result<Vec<([u8; 16], [u8; 16], u32, Vec<u8>)>, _>>()?;
+    for (job, source, epoch, sealed) in keys {
+        let purpose = purpose(Uuid::from_bytes(job), Uuid::from_bytes(source), epoch);
+        let sealed = w.reseal(new, &purpose, &sealed)?;
+        let sql = "UPDATE job_keys SET sealed_seed = ?4 WHERE job_id = ?1 AND source_id = ?2 AND epoch = ?3";
+        w.tx().prepare_cached(sql)?.execute(params![job, source, epoch, sealed])?;
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! The recovery key: a second way to the master key, written down once and kept away from the host.
+//!
+//! What it opens is in the database, so that a backup and its recovery key are enough to begin anew on another host.
 
-use super::{MasterKey, read_all, write_new};
-use crate::db::error::at;
-use crate::db::{DbError, random};
+use super::MasterKey;
+use crate::db::{Actor, Db, DbError, Write, open, random};
 use data_encoding::{Encoding, Specification};
+use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
-use std::fs::File;
-use std::path::Path;
 use zeroize::Zeroizing;
 
 const KEY_LEN: usize = 32;
@@ -15,37 +15,62 @@ const KEY_LEN: usize = 32;
 const CHECK_LEN: usize = 3;
 const GROUP_LEN: usize = 7;
 const PURPOSE: &str = "recovery";
+const ROW: &str = "recovery";
 
-/// Opens `recovery.sealed`. Its text, by `Display`, is for one pair of eyes, once: eight groups of base32 in the
-/// alphabet of Crockford, which has no I, L, O and U, so that a reader's mistakes are understood.
+/// Opens the master key that is sealed in the database. Its text, by `Display`, is for one pair of eyes, once: eight groups of
+/// base32 in the alphabet of Crockford, which has no I, L, O and U, so that a reader's mistakes are understood.
 pub struct RecoveryKey(MasterKey);
 
-impl MasterKey {
-    /// Makes a recovery key, and the new file that it opens. Whoever has both has the master key.
-    ///
-    /// # Errors
-    /// If there is a file already, or it cannot be written.
-    pub fn create_recovery(&self, sealed: &Path) -> Result<RecoveryKey, DbError> {
-        let key = RecoveryKey(MasterKey(*random()?));
-        write_new(sealed, &key.0.seal(PURPOSE, &self.0)?)?;
-        Ok(key)
-    }
-
-    /// The master key, by the file and the text of its recovery key.
-    ///
-    /// # Errors
-    /// [`DbError::Invalid`] if the text is not a recovery key or has a mistake; [`DbError::Refused`] if it is another's.
-    pub fn recover(sealed: &Path, text: &str) -> Result<Self, DbError> {
-        let key = RecoveryKey::parse(text)?;
-        let sealed = File::open(sealed).and_then(read_all).map_err(at(sealed))?;
-        let other = || DbError::Refused("the recovery key is not the one of this file".into());
-        let plain = key.0.open(PURPOSE, &sealed).map_err(|_| other())?;
-        Self::from_slice(&plain).ok_or_else(other)
-    }
+/// Makes a new recovery key; the one before opens nothing any more. `told` is called before that, and keeps or shows it: if
+/// that fails, the one before stays.
+///
+/// # Errors
+/// What `told` returns, or that it cannot be written.
+pub fn renew_recovery(
+    db: &Db,
+    by: &Actor,
+    told: impl FnOnce(&RecoveryKey) -> Result<(), DbError>,
+) -> Result<(), DbError> {
+    let key = RecoveryKey::generate()?;
+    told(&key)?;
+    db.write(by, |write| {
+        key.put(write, db.master())?;
+        write.audit("master.recovery_key", "master", None, None)
+    })
 }
 
 impl RecoveryKey {
-    fn parse(text: &str) -> Result<Self, DbError> {
+    pub(super) fn generate() -> Result<Self, DbError> {
+        Ok(Self(MasterKey(*random()?)))
+    }
+
+    /// Lets it open this master key.
+    pub(super) fn put(&self, write: &Write<'_>, master: &MasterKey) -> Result<(), DbError> {
+        let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2) \
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        write.tx().execute(sql, (ROW, self.0.seal(PURPOSE, &master.0)?))?;
+        Ok(())
+    }
+
+    /// The master key of a database.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] if it is another's.
+    pub fn open(&self, file: &std::path::Path) -> Result<MasterKey, DbError> {
+        self.open_in(&open::look(file)?)
+    }
+
+    fn open_in(&self, file: &Connection) -> Result<MasterKey, DbError> {
+        let other = || DbError::Refused("the recovery key is not the one of this database".into());
+        let plain = self.0.open(PURPOSE, &open::sealed(file, ROW)?).map_err(|_| other())?;
+        MasterKey::from_slice(&plain).ok_or_else(other)
+    }
+
+    /// Reads one as it was shown, or as somebody has typed it.
+    ///
+    /// # Errors
+    /// [`DbError::Invalid`] if it is none or has a mistake.
+    pub fn parse(text: &str) -> Result<Self, DbError> {
         let mistake = || DbError::Invalid("this is not a recovery key: look for a mistake in it".into());
         let bytes = Zeroizing::new(encoding().decode(text.as_bytes()).map_err(|_| mistake())?);
         let Some((key, check)) = bytes.split_first_chunk::<KEY_LEN>() else { return Err(mistake()) };

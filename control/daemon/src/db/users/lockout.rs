@@ -31,7 +31,7 @@ impl Subjects {
     }
 
     pub(super) fn of_unknown(db: &Db, name: &str, address: &str) -> Result<Self, DbError> {
-        let tag = db.master().tag("lockout", name.as_bytes())?;
+        let tag = db.tag("lockout", name.as_bytes())?;
         Ok(Self { account: format!("unknown:{}", HEXLOWER.encode(&tag)), address: address_subject(address) })
     }
 
