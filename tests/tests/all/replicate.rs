@@ -3,6 +3,7 @@
 
 mod command;
 mod large;
+mod limit;
 mod ticket;
 
 pub(crate) use command::{NOBODY, OtherUser};

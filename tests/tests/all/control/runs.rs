@@ -1,6 +1,6 @@
 //! Jobs that are run by real agents.
 
-use sealift_tests::control::{Agent, Daemon, until};
+use sealift_tests::control::{Agent, As, Daemon, until};
 use sealift_tests::tree;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +15,27 @@ fn with_agents<const N: usize>(names: [&str; N]) -> (Daemon, [Agent; N]) {
         agent
     });
     (daemon, agents)
+}
+
+/// A job from the first agent to the second so slow that it doesn't end by itself, and its run.
+fn start_slowly(daemon: &Daemon, agents: &[Agent; 2]) -> (String, Value, String) {
+    let src = agents[0].data().join("src");
+    std::fs::create_dir(&src).expect("made");
+    tree::large_file(&src.join("large"), 8 << 20, 4);
+    let spec = json!({
+        "kind": "distribution",
+        "from": [agents[0].endpoint("src")],
+        "to": [agents[1].endpoint("dest")],
+        "bytes_per_second": 16384,
+    });
+    let job = daemon.api("POST", "jobs", json!({ "name": "slow", "spec": spec }));
+    let job = job["id"].as_str().expect("an id").to_owned();
+    let run = daemon.api("POST", &format!("jobs/{job}/runs"), None);
+    let run = run["id"].as_str().expect("an id").to_owned();
+    daemon.run_until(&run, "beta receives", |run| {
+        of(run, "beta")["bytes_transferred"].as_u64().is_some_and(|bytes| bytes > 0)
+    });
+    (job, spec, run)
 }
 
 /// Defines a job from the first agent's `src` to `dest` of the others, and starts it.
@@ -156,5 +177,40 @@ fn sources_are_consolidated_each_into_its_own_directory() {
     for agent in &agents[..2] {
         let copy = agents[2].data().join("all").join(&agent.name);
         tree::assert_same(&agent.data().join("src"), &copy, tree::SpecialModes::Dropped);
+    }
+}
+
+#[test]
+fn another_limit_holds_at_once_for_a_run_that_goes_on() {
+    let (daemon, agents) = with_agents(["alpha", "beta"]);
+    let (job, mut spec, run) = start_slowly(&daemon, &agents);
+    // It would take nine minutes.
+    spec.as_object_mut().unwrap().remove("bytes_per_second");
+    daemon.api("PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_same(&agents.each_ref());
+    spec["bytes_per_second"] = json!(1);
+    let refused = daemon.call(As::Administrator, "PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
+    assert_eq!(refused.status, 422, "{refused:?}");
+}
+
+#[test]
+fn no_child_outlives_an_agent_that_is_killed() {
+    let (daemon, mut agents) = with_agents(["alpha", "beta"]);
+    let _ = start_slowly(&daemon, &agents);
+    let children = |agent: &Agent| {
+        let state = agent.state().display().to_string();
+        let of_agent = |entry: std::io::Result<std::fs::DirEntry>| {
+            let words = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).into_owned();
+            (words.contains(&state) && words.contains("--orders")).then_some(words)
+        };
+        std::fs::read_dir("/proc").unwrap().filter_map(of_agent).count()
+    };
+    for agent in &mut agents {
+        assert_eq!(children(agent), 1);
+        agent.kill();
+        until("its child has ended", || (children(agent) == 0).then_some(()));
     }
 }

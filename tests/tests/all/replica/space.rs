@@ -324,3 +324,23 @@ fn b4_quotas_and_holes_are_no_exception() {
     let _ = receiver.finish().expect(0);
     home.assert_same();
 }
+
+#[test]
+fn b4_what_is_too_large_keeps_nothing_else_waiting() {
+    let home = Home::new();
+    let Some(_mounted) = small(&home, "size=64m") else { return };
+    // Listed first, and never fits.
+    tree::large_file(&home.src("a large one"), 40 * MIB, 1);
+    for number in 0..3 {
+        tree::large_file(&home.src(&format!("large {number}")), 4 * MIB, number);
+    }
+    tree::small_files(&home.src("small"), 100, 2);
+    ballast(&home, 20 * MIB);
+    let sender = home.send();
+    let mut receiver = home.receive(&sender.ticket, &[]).patience(Duration::from_secs(60)).start();
+    let _ = is_paused(&mut receiver);
+    let _ = receiver.wait_until("all else", |event| event["files"].as_u64().is_some_and(|n| n >= 103));
+    fs::remove_file(home.dst("ballast")).unwrap();
+    let _ = receiver.finish().expect(0);
+    home.assert_same();
+}

@@ -189,7 +189,8 @@ impl Transfer {
         let waiting = held.split_off(fitting);
         let retries_record = !self.records.is_empty() && free >= SPARE_BYTES;
         self.space.next_try = now + FULL_DELAY.start;
-        if fitting == 0 && !retries_record && !(waiting.is_empty() && self.records.is_empty()) {
+        let nothing_waits = waiting.is_empty() && self.records.is_empty();
+        if fitting == 0 && !retries_record && !nothing_waits && !self.others_fit(free) {
             return;
         }
         let was_full = std::mem::take(&mut self.space.full);
@@ -205,6 +206,14 @@ impl Transfer {
                 self.space.since = None;
             }
         }
+    }
+
+    /// Whether something may go on beside what is held: staged files have their room already, and others may be small. What
+    /// does not fit after all is held, too, each once, so that this comes to an end.
+    fn others_fit(&self, free: u64) -> bool {
+        let mut files = self.files.values();
+        let waits = !self.puller.is_idle() || !self.preparations.is_empty();
+        waits && (free >= SPARE_BYTES || files.any(|file| matches!(file.stage, Stage::FetchingStaged(_))))
     }
 
     /// Space was waited for long enough.
