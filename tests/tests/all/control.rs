@@ -6,3 +6,4 @@ mod enrolment;
 mod logs;
 mod operator;
 mod runs;
+mod setup;

@@ -70,7 +70,11 @@ pub(super) fn token(command: Token) -> Done {
                         None => "holds",
                     };
                     let until = time(token.expires_ms);
-                    format!("{:<30} {state:<8} {uses:>5} uses left, until {until}  {}", token.name, token.id)
+                    format!(
+                        "{:<30} {state:<8} {uses:>5} uses left, until {until}  {}",
+                        token.name.as_str(),
+                        token.id
+                    )
                 },
             )
         }
@@ -140,7 +144,7 @@ pub(super) fn agent(command: AgentCommand) -> Done {
                 return pages(
                     json,
                     |after| db.read(|db| agents::list(db, &agents::AgentFilter::default(), after, 200)),
-                    |agent| format!("{:<30} {:<12} {}", agent.name, agent.state, agent.id),
+                    |agent| format!("{:<30} {:<12} {}", agent.name.as_str(), agent.state.as_str(), agent.id),
                 );
             }
             AgentCommand::Approve(one) => (one, |write, id| agents::approve(write, id).map(drop)),

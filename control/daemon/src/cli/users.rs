@@ -77,7 +77,9 @@ pub(super) fn user(command: UserCommand) -> Done {
                 |user: &User| {
                     let state = if user.disabled { "disabled" } else { "" };
                     let made = time(user.created_ms);
-                    format!("{:<30} {:<14} {made} {state}", user.name, user.role).trim_end().to_owned()
+                    format!("{:<30} {:<14} {made} {state}", user.name.as_str(), user.role.as_str())
+                        .trim_end()
+                        .to_owned()
                 },
             );
         }

@@ -35,7 +35,7 @@ pub fn renew_recovery(
     told(&key)?;
     db.write(by, |write| {
         key.put(write, db.master())?;
-        write.audit("master.recovery_key", "master", None, None)
+        write.audit("master.new_recovery_key", "master", None, None)
     })
 }
 
