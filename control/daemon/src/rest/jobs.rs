@@ -56,6 +56,8 @@ pub(super) async fn update(
 ) -> Result<Tagged<Job>, Failure> {
     let change = move |db: &Db| db.write(&caller.actor, |write| jobs::update(write, id, version, &patch));
     let job = api.blocking(change).await?;
+    // Its limit holds for runs that go on.
+    api.hub.wake_all();
     Ok(Tagged(job.version, job))
 }
 
