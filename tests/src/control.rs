@@ -164,6 +164,15 @@ impl Daemon {
         self.dir.path()
     }
 
+    /// The number of its process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
     /// Kills it, as a power cut would.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 
 pub mod blockdev;
 pub mod control;
+pub mod fleet;
 pub mod hostile;
 pub mod powercut;
 pub mod process;

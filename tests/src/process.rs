@@ -34,14 +34,18 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| build("sealift", "sealift", &[]))
 }
 
-/// The path of the `sealift-control` program.
+/// The path of the `sealift-control` program; `SEALIFT_TEST_CONTROL` names another one, as to measure what was built for
+/// release.
 ///
 /// # Panics
 /// If it cannot be built.
 #[must_use]
 pub fn control_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("sealift-control", "sealift-control", &[]))
+    PROGRAM.get_or_init(|| match std::env::var_os("SEALIFT_TEST_CONTROL") {
+        Some(program) => program.into(),
+        None => build("sealift-control", "sealift-control", &[]),
+    })
 }
 
 /// The path of `sealift-faulty`: the same program, whose disk fails where `SEALIFT_FAULTS` says so.

@@ -3,7 +3,9 @@
 mod access;
 mod api;
 mod enrolment;
+mod hazards;
 mod logs;
 mod operator;
 mod runs;
+mod scale;
 mod setup;

@@ -80,7 +80,7 @@ fn what_a_run_logs_is_found_and_holds_no_secret() {
     assert!(listens["job_id"].is_string() && listens["severity"] == "info", "{listens}");
     let agent = listens["agent_id"].as_str().expect("an id");
     let of_agent = logs(&daemon, &format!("agent={agent}&q=LISTENS&severity=info&{of_run}"));
-    assert_eq!(of_agent, [listens.clone()]);
+    assert_eq!(of_agent, std::slice::from_ref(listens));
     let time = listens["time_ms"].as_i64().expect("a time");
     assert!(logs(&daemon, &format!("{of_run}&until_ms={time}&q=listens")).is_empty());
     assert_eq!(logs(&daemon, &format!("{of_run}&from_ms={time}&q=listens")).len(), 1);

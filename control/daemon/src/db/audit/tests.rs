@@ -259,3 +259,35 @@ fn filters_are_answered_from_indexes() {
         assert!(plan.contains(wanted), "{filter:?}: {plan}");
     }
 }
+
+/// The vector of docs/audit.md, which `docs/audit_vector.py` computes from that page alone.
+#[test]
+fn hashes_and_signatures_are_those_of_the_page() {
+    let page = include_str!("../../../../../docs/audit.md");
+    let is_there = |name: &str, bytes: &[u8]| {
+        let line = format!("{name:<13}{}", HEXLOWER.encode(bytes));
+        assert!(page.lines().any(|found| found == line), "{line}");
+    };
+    let id: [u8; 16] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+    let text = |text: &'static str| Some(text.as_bytes());
+    let columns =
+        [text("cli:root"), text(""), Some(&id), text("test.put"), text("thing:1"), None, text("{\"n\":1}")];
+    let first = hash_of(&[0; 32], 1, 1_800_000_000_000, columns);
+    is_there("record 1", &first);
+    let columns = [
+        text("user:admin"),
+        text("192.0.2.1"),
+        Some(&[1; 16]),
+        text("job.create"),
+        text("job:d\u{e9}j\u{e0}"),
+        text("\"\""),
+        None,
+    ];
+    let second = hash_of(&first, 2, 1_800_000_000_001, columns);
+    is_there("record 2", &second);
+    let key = SigningKey::from_bytes(&[7; 32]);
+    is_there("public key", key.verifying_key().as_bytes());
+    let scratch = Scratch::new();
+    let put = |w: &mut crate::db::Write<'_>| checkpoint::put(w.tx(), 0, &key, 2, &second);
+    is_there("signature", &scratch.db.write(&Actor::system(), put).unwrap().signature);
+}
