@@ -115,18 +115,19 @@ fn typed(prompt: &str, instead: &str) -> io::Result<Zeroizing<String>> {
         let what = format!("there is no terminal to ask for it ({}): give {instead}", prompt.trim_end());
         io::Error::new(io::ErrorKind::NotFound, what)
     };
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
     let before = tcgetattr(&terminal).map_err(|error| no_terminal(error.into()))?;
-    write!(terminal, "{prompt}")?;
     let typed = {
         let mut quiet = before.clone();
         // Byte by byte, and Ctrl-C is read like any other: whatever is typed, the terminal is put right at the end.
         quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         let _restored = Quiet { terminal: &terminal, before };
         tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+        // Only now: what is typed before is shown, and thrown away.
+        (&terminal).write_all(prompt.as_bytes())?;
         line_of(io::BufReader::new(&terminal))
     };
-    let _ = writeln!(terminal);
+    let _ = writeln!(&terminal);
     typed
 }
 
