@@ -5,6 +5,7 @@ mod stream;
 pub use stream::{Frame, Stream};
 
 use crate::process::{Outcome, Process, Run, control_program};
+use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -483,6 +484,14 @@ impl Agent {
     /// If it does not run.
     pub fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Stops it where it is; what it has begun goes on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::STOP);
     }
 
     /// Waits for its end.

@@ -144,6 +144,7 @@ pub fn revoke(w: &mut Write<'_>, id: Uuid) -> Result<(Agent, Affected), DbError>
     let from = [AgentState::Pending, AgentState::Approved, AgentState::Quarantined];
     let agent = change_state(w, id, &from, AgentState::Revoked, "agent.revoke", None)?;
     let mut affected = runs::agent_was_revoked(w, id)?;
+    affected.append(&mut jobs::agent_was_revoked(w, id)?);
     affected.insert(id);
     tell(w, Severity::Security, id, format!("agent {} was revoked", agent.name))?;
     Ok((agent, affected))

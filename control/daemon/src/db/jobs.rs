@@ -9,7 +9,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-pub(super) use keys::{ensure, reseal};
+pub(super) use keys::{agent_was_revoked, ensure, reseal};
 pub use keys::{rotate, seed};
 pub(super) use resolve::{Member, Members, Who, resolve};
 

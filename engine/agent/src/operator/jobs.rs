@@ -4,7 +4,7 @@ use crate::error::{Finish, RunError};
 use crate::operator::Api;
 use crate::operator::api::Kind;
 use crate::operator::output::{
-    Form, Listing, Table, joined, note, properties, show_list, show_one, time, yes,
+    Form, Listing, Table, bytes, joined, note, properties, show_list, show_one, time, yes,
 };
 use sealift_api::rest::{Job, JobPatch, JobSpec, Name, NewJob, Schedule};
 use serde_json::Value;
@@ -80,6 +80,8 @@ fn people(job: &Job) -> String {
         0 => "as the agents choose".to_owned(),
         count => count.to_string(),
     };
+    let limit =
+        spec.bytes_per_second.map_or_else(|| "none".into(), |rate| format!("{} a second", bytes(rate)));
     let mut text = properties([
         ("name", job.name.to_string()),
         ("id", job.id.to_string()),
@@ -90,6 +92,8 @@ fn people(job: &Job) -> String {
         ("cipher", spec.cipher.to_string()),
         ("deletes", yes(spec.delete)),
         ("connections", connections),
+        ("transport", spec.transport.to_string()),
+        ("limit of rate", limit),
         ("schedule", spec.schedule.as_ref().map_or_else(|| "none: by `sealift run start`".into(), schedule)),
         ("epoch of keys", job.epoch.to_string()),
         ("changed", time(job.updated_ms)),

@@ -17,15 +17,16 @@ fn with_agents<const N: usize>(names: [&str; N]) -> (Daemon, [Agent; N]) {
     (daemon, agents)
 }
 
-/// A job from the first agent to the second so slow that it doesn't end by itself, and its run.
-fn start_slowly(daemon: &Daemon, agents: &[Agent; 2]) -> (String, Value, String) {
+/// A job from the first agent to the others so slow that it doesn't end by itself, and its run.
+fn start_slowly(daemon: &Daemon, agents: &[Agent]) -> (String, Value, String) {
     let src = agents[0].data().join("src");
     std::fs::create_dir(&src).expect("made");
     tree::large_file(&src.join("large"), 32 << 20, 4);
+    let to: Vec<_> = agents[1..].iter().map(|agent| agent.endpoint("dest")).collect();
     let spec = json!({
         "kind": "distribution",
         "from": [agents[0].endpoint("src")],
-        "to": [agents[1].endpoint("dest")],
+        "to": to,
         "bytes_per_second": 131_072,
         "connections": 1,
     });
@@ -196,19 +197,42 @@ fn another_limit_holds_at_once_for_a_run_that_goes_on() {
     assert_eq!(refused.status, 422, "{refused:?}");
 }
 
+/// Processes that an agent has begun.
+fn children(agent: &Agent) -> usize {
+    let state = agent.state().display().to_string();
+    let of_agent = |entry: std::io::Result<std::fs::DirEntry>| {
+        let words = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        let words = String::from_utf8_lossy(&words).into_owned();
+        (words.contains(&state) && words.contains("--orders")).then_some(words)
+    };
+    std::fs::read_dir("/proc").expect("it is there").filter_map(of_agent).count()
+}
+
+#[test]
+fn a17_a_revoked_agent_that_does_not_obey_has_keys_that_open_nothing() {
+    let (daemon, mut agents) = with_agents(["alpha", "beta", "gamma"]);
+    let (job, mut spec, run) = start_slowly(&daemon, &agents);
+    // It hears of nothing, and what it has begun goes on.
+    agents[1].freeze();
+    let running = daemon.api("GET", &format!("runs/{run}"), None);
+    let beta = of(&running, "beta")["agent_id"].as_str().unwrap().to_owned();
+    daemon.api("POST", &format!("agents/{beta}/revoke"), None);
+    until("its process has lost its source", || (children(&agents[1]) == 0).then_some(()));
+    assert_eq!(daemon.api("GET", &format!("jobs/{job}"), None)["epoch"], 2);
+    spec.as_object_mut().unwrap().remove("bytes_per_second");
+    daemon.api("PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(of(&ended, "gamma")["state"], "done", "{ended:#}");
+    assert_eq!(state(&ended), "partial", "{ended:#}");
+    assert_same(&[&agents[0], &agents[2]]);
+    assert!(!agents[1].data().join("dest/large").exists());
+    agents[1].kill();
+}
+
 #[test]
 fn no_child_outlives_an_agent_that_is_killed() {
     let (daemon, mut agents) = with_agents(["alpha", "beta"]);
     let _ = start_slowly(&daemon, &agents);
-    let children = |agent: &Agent| {
-        let state = agent.state().display().to_string();
-        let of_agent = |entry: std::io::Result<std::fs::DirEntry>| {
-            let words = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-            let words = String::from_utf8_lossy(&words).into_owned();
-            (words.contains(&state) && words.contains("--orders")).then_some(words)
-        };
-        std::fs::read_dir("/proc").unwrap().filter_map(of_agent).count()
-    };
     assert_eq!(agents.each_ref().map(children), [1, 1]);
     // The destination first: without its source its child would end by itself.
     for agent in agents.iter_mut().rev() {

@@ -2,6 +2,7 @@
 
 use super::{Member, Who, get, no_run_goes_on, resolve, subject};
 use crate::db::agents::parsed;
+use crate::db::runs::Affected;
 use crate::db::{DbError, MasterKey, Write};
 use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -91,6 +92,49 @@ pub(super) fn of_epoch(db: &Connection, job: Uuid, epoch: u32) -> Result<Vec<Job
 pub fn rotate(w: &mut Write<'_>, id: Uuid) -> Result<Job, DbError> {
     let before = get(w.tx(), id)?;
     no_run_goes_on(w.tx(), &before)?;
+    let members = resolve(w.tx(), &before.spec, Who::Known)?;
+    begin_epoch(w, &before, &members.sources)?;
+    get(w.tx(), id)
+}
+
+/// Gives new keys to every job whose keys a revoked agent may have: whatever it does, they open nothing any more. A run that
+/// goes on does so with the new ones; who takes part in it has to be told.
+///
+/// # Errors
+/// [`DbError::Conflict`] if a job has no later epoch.
+pub(in crate::db) fn agent_was_revoked(w: &mut Write<'_>, agent: Uuid) -> Result<Affected, DbError> {
+    let sql = "SELECT DISTINCT jobs.id FROM run_agents JOIN runs ON runs.id = run_id \
+        JOIN jobs ON jobs.id = runs.job_id WHERE agent_id = ?1";
+    let jobs = ids(w, sql, agent)?;
+    let mut affected = Affected::new();
+    for job in jobs {
+        let before = get(w.tx(), job)?;
+        // Others have theirs made when they are to give something.
+        let sql = "SELECT agents.id, name FROM job_keys JOIN agents ON agents.id = source_id \
+            WHERE job_id = ?1 AND epoch = ?2 AND state <> 'revoked' ORDER BY agents.id";
+        let mut statement = w.tx().prepare_cached(sql)?;
+        let sources = statement.query_map(params![job.into_bytes(), before.epoch], |row| {
+            let name = parsed(row, 1, |text: String| text.try_into().ok())?;
+            Ok(Member { id: Uuid::from_bytes(row.get(0)?), name, path: String::new() })
+        })?;
+        let sources = sources.collect::<Result<Vec<_>, _>>()?;
+        drop(statement);
+        begin_epoch(w, &before, &sources)?;
+        let sql = "SELECT DISTINCT agent_id FROM runs JOIN run_agents ON run_id = runs.id \
+            WHERE job_id = ?1 AND runs.state IN ('running', 'paused')";
+        affected.extend(ids(w, sql, job)?);
+    }
+    Ok(affected)
+}
+
+fn ids(w: &Write<'_>, sql: &str, of: Uuid) -> Result<Vec<Uuid>, DbError> {
+    let mut statement = w.tx().prepare_cached(sql)?;
+    let rows = statement.query_map([of.into_bytes()], |row| Ok(Uuid::from_bytes(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn begin_epoch(w: &mut Write<'_>, before: &Job, sources: &[Member]) -> Result<(), DbError> {
+    let id = before.id;
     let epoch =
         before.epoch.checked_add(1).ok_or_else(|| DbError::Conflict("there is no later epoch".to_owned()))?;
     let sql = "UPDATE jobs SET epoch = ?2, version = version + 1, updated_ms = ?3 WHERE id = ?1";
@@ -98,9 +142,7 @@ pub fn rotate(w: &mut Write<'_>, id: Uuid) -> Result<Job, DbError> {
     w.tx().execute("UPDATE job_keys SET sealed_seed = x'' WHERE job_id = ?1", [id.into_bytes()])?;
     let of = |epoch: u32| Some(json!({ "epoch": epoch }));
     w.audit("job.keys.rotate", &subject(&before.name), of(before.epoch), of(epoch))?;
-    let members = resolve(w.tx(), &before.spec, Who::Known)?;
-    ensure(w, &Job { epoch, ..before }, &members.sources)?;
-    get(w.tx(), id)
+    ensure(w, &Job { epoch, ..before.clone() }, sources)
 }
 
 /// Seals the seeds anew, under another master key.

@@ -9,6 +9,7 @@ use crate::operator::runs::{self, Then};
 use clap::{Args, Subcommand};
 use sealift_api::rest::limits::{CONNECTIONS_MAX, NAME_CHARS_MAX};
 use sealift_api::rest::{Cipher, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, Schedule, Transport};
+use sealift_proto::rate::Rate;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum JobCommand {
@@ -79,6 +80,10 @@ struct How {
     /// Connections of each session; 0: as the agents choose
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(CONNECTIONS_MAX)))]
     connections: Option<u32>,
+    /// How fast blocks go at each of its agents: bytes a second, with K, M, G or T for powers of 1024; or none. Holds at
+    /// once, also for a run that goes on
+    #[arg(long, value_name = "RATE|none", value_parser = limit)]
+    bwlimit: Option<Limit>,
     /// When it runs by itself: five fields as of cron, `every 15m`, `at 2026-12-24T18:00:00Z`, or none
     #[arg(long, value_name = "WHEN", value_parser = when)]
     schedule: Option<When>,
@@ -208,6 +213,9 @@ impl How {
         spec.hash = self.hash.unwrap_or(spec.hash);
         spec.cipher = self.cipher.unwrap_or(spec.cipher);
         spec.connections = self.connections.unwrap_or(spec.connections);
+        if let Some(Limit(limit)) = self.bwlimit {
+            spec.bytes_per_second = limit;
+        }
         match (self.schedule, &mut spec.schedule) {
             (Some(when), schedule) => {
                 // Another time of day is meant in the same zone, unless a zone is named.
@@ -245,6 +253,19 @@ fn kind(word: &str) -> Result<JobKind, String> {
 
 fn hash(word: &str) -> Result<Hash, String> {
     Hash::from_word(word).ok_or_else(|| "sha256 or blake3".into())
+}
+
+/// A limit of rate, or that there is to be none.
+#[derive(Clone, Copy, Debug)]
+struct Limit(Option<u64>);
+
+fn limit(word: &str) -> Result<Limit, String> {
+    match word {
+        "none" => Ok(Limit(None)),
+        rate => {
+            rate.parse().map(|rate: Rate| Limit(Some(rate.bytes_per_second()))).map_err(|e| e.to_string())
+        }
+    }
 }
 
 fn cipher(word: &str) -> Result<Cipher, String> {
