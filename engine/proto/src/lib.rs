@@ -7,6 +7,7 @@
 
 pub mod block;
 mod codec;
+pub mod congestion;
 pub mod digest;
 pub mod keys;
 pub mod limits;
