@@ -18,8 +18,8 @@ const GROWTH: f64 = 1.25;
 const STARTUP_GAIN: f64 = 2.5;
 /// After that, until what queued has drained.
 const DRAIN_GAIN: f64 = 0.75;
-/// While it is just kept full.
-const CRUISE_GAIN: f64 = 1.02;
+/// While it is just kept full, by [`PACKETS_SPARE`].
+const CRUISE_GAIN: f64 = 1.0;
 /// While it is asked for more, from time to time.
 const UP_GAIN: f64 = 1.25;
 /// After that.
@@ -39,14 +39,17 @@ const JUDGED_PACKETS: u64 = 100;
 /// How long the shortest round trip is believed, in microseconds.
 const MIN_RTT_WINDOW: u64 = 10_000_000;
 /// Rounds for which a rate is believed.
-const RATE_ROUNDS: u64 = 10;
+const RATE_ROUNDS: u64 = 7;
 /// Sendings that are remembered.
 const SNAPSHOTS_MAX: usize = 1 << 16;
 /// Packets in flight at least, and before anything is known.
 const PACKETS_MIN: u64 = 4;
 const PACKETS_INITIAL: u64 = 32;
-/// Packets beyond what the gain says: acknowledgements come for several at a time.
-const PACKETS_SPARE: u64 = 3;
+/// Packets beyond what the gain says, at least: acknowledgements come for several at a time. And at most: as many for each who
+/// shares a link, however much it has of it, so that all come to the same share.
+const PACKETS_SPARE: std::ops::RangeInclusive<u64> = 3..=64;
+/// Of what the link holds, this part is spare: a slow link's queue is not to become long.
+const SPARE_PART: u64 = 8;
 
 /// How it behaves beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +308,9 @@ impl LinkModel {
             Phase::Up { .. } => UP_GAIN * self.standing_gain(),
         };
         let bytes = whole((self.link_bytes() * gain).min(self.ceiling));
-        bytes.saturating_add(PACKETS_SPARE * self.packet_bytes).max(PACKETS_MIN * self.packet_bytes)
+        let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
+        let spare = spare.min(*PACKETS_SPARE.end()) * self.packet_bytes;
+        bytes.saturating_add(spare).max(PACKETS_MIN * self.packet_bytes)
     }
 
     fn standing_gain(&self) -> f64 {
