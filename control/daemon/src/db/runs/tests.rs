@@ -235,7 +235,11 @@ fn a_revoked_agent_has_failed_and_the_others_go_on() {
     let (world, job) = distribution(&["d1", "d2"]);
     let run = world.start(&job);
     let (_, affected) = world.write(|w| agents::revoke(w, world.id("d1")));
-    assert_eq!(affected, ["d1", "src"].map(|name| world.id(name)).into());
+    // The others have to hear of new keys.
+    assert_eq!(affected, ["d1", "d2", "src"].map(|name| world.id(name)).into());
+    let rekeyed = world.write(|w| crate::db::jobs::get(w.tx(), job.id));
+    assert_eq!((job.epoch, rekeyed.epoch, rekeyed.keys.len()), (1, 2, 1));
+    assert_ne!(rekeyed.keys, job.keys);
     let part = world.part(&run, "d1", "src");
     assert_eq!((part.state, part.message.as_str()), (RunAgentState::Failed, "the agent was revoked"));
     assert_eq!(world.run(run.id).state, RunState::Running);
