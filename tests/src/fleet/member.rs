@@ -31,8 +31,6 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The name that every daemon shows to agents.
 const NAME: &str = "control.sealift.invalid";
-/// How often a connection is tried anew before it counts as lost.
-const TRIES: u32 = 20;
 
 /// An agent that has enrolled.
 pub(super) struct Member {
@@ -79,7 +77,7 @@ impl Member {
     ) {
         let mut line = {
             let _door = doors.acquire().await.expect("it is never closed");
-            self.connect().await
+            self.connect().await.expect("the daemon takes it")
         };
         counts.connected.fetch_add(1, Ordering::Relaxed);
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + offset, every);
@@ -121,18 +119,7 @@ impl Member {
         }
     }
 
-    async fn connect(&self) -> Line {
-        for _ in 1..TRIES {
-            if let Ok(line) = self.try_to_connect().await {
-                return line;
-            }
-            // A daemon that has too many handshakes at a time lets others go.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        self.try_to_connect().await.expect("the daemon takes it")
-    }
-
-    async fn try_to_connect(&self) -> Result<Line, Failure> {
+    async fn connect(&self) -> Result<Line, Failure> {
         let host = Some(HostFacts { hostname: "simulated".into(), cores: 1, ..HostFacts::default() });
         let hello = Hello { version_min: 1, version_max: 1, host, ..Hello::default() };
         let (out, mut incoming) = self.follow(hello).await?;
