@@ -68,19 +68,20 @@ fn typed(prompt: &str) -> Result<Zeroizing<String>, RunError> {
     let no_terminal = |_| {
         RunError::Usage("there is no terminal to ask for the password: give it with --password-stdin".into())
     };
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
     let before = tcgetattr(&terminal).map_err(|error| no_terminal(error.into()))?;
-    let _ = write!(terminal, "{prompt}");
     let password = {
         let mut quiet = before.clone();
         // Byte by byte, and Ctrl-C is read like any other: whatever is typed, the terminal is put right at the end.
         quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         let _restored = Quiet { terminal: &terminal, before };
         tcsetattr(&terminal, OptionalActions::Flush, &quiet).map_err(|error| no_terminal(error.into()))?;
+        // Only now: what is typed before is shown, and thrown away.
+        let _ = (&terminal).write_all(prompt.as_bytes());
         // Whatever was typed after the line, by a hasty hand, was meant for nobody else.
         line_of(io::BufReader::new(&terminal))
     };
-    let _ = writeln!(terminal);
+    let _ = writeln!(&terminal);
     password
 }
 
