@@ -239,6 +239,8 @@ def data(field, value):
 
 SESSION = bytes([0xEE]) * 16
 RANGE = struct.pack("<QII", 0x0102, 3, 4)
+NODE = bytes([0xDD]) * 16
+MEMBER = data(5, NODE) + number(6, 3939) + data(7, b"eu/dc1")
 
 
 def vectors():
@@ -256,6 +258,9 @@ def vectors():
     yield "hello-control", frame(1, 0, number(1, 1) + number(2, 1) + number(3, 5))
     yield "hello-data", frame(1, 0, number(1, 1) + number(2, 1) + data(4, SESSION))
     yield "welcome", frame(2, 0, number(1, 1) + data(2, SESSION) + number(3, 32) + number(4, 3))
+    yield "hello-member", frame(1, 0, number(1, 1) + number(2, 1) + number(3, 5) + MEMBER)
+    partial = data(2, SESSION) + number(3, 32) + number(4, 3) + MEMBER + number(8, 1)
+    yield "welcome-partial", frame(2, 0, number(1, 1) + partial)
     yield "close-flood", frame(3, 0, number(1, 3) + data(2, b"no"))
     yield "close-done", frame(3, 0, b"")
     yield "ping", frame(4, 9, b"")
@@ -266,6 +271,9 @@ def vectors():
     yield "range-error-changed", frame(10, 0x0A0B, RANGE + struct.pack("<I", 3))
     yield "reject", frame(11, 0, number(1, 2) + number(2, 3))
     yield "finished", frame(12, 0, number(1, 1) + number(2, 2) + number(3, 3) + number(4, 4))
+    yield "have", frame(13, 0, struct.pack("<HHQI", 1, 1, 7, 9) + RANGE)
+    peer = data(1, NODE) + data(2, bytes([10, 0, 0, 1])) + number(3, 3939)
+    yield "peers", frame(14, 0, data(1, peer))
     yield "merkle-root-of-four", merkle([bytes([i]) * 32 for i in range(4)])
     first = segment(0, 1, bytes(32), records())
     yield "segment", first

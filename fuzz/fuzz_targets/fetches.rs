@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::limits::{BLOCKS_PAYLOAD_BYTES_MAX, FETCH_RANGES_MAX, RUN_BYTES_MAX, STRIKES_MAX};
 use sealift_proto::transfer::serve::{Answer, Server};
-use sealift_proto::wire::{BlocksPrefix, FetchRequest};
+use sealift_proto::wire::{BlocksPrefix, FetchRequest, RangeProblem};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -60,7 +60,9 @@ fuzz_target!(|input: Input| {
                 Err(_) => continue,
             },
         };
-        let Ok(judged) = server.handle_fetch(&fetch, layout, input.total_bytes) else {
+        let find = |range: &BlocksPrefix| layout(range.file).ok_or(RangeProblem::UnknownFile);
+        let found: Vec<_> = fetch.ranges.iter().map(find).collect();
+        let Ok(judged) = server.handle_fetch(&fetch, &found, input.total_bytes) else {
             // The connection is closed.
             return;
         };

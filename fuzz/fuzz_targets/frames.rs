@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use sealift_proto::limits::{CLOSE_REASON_BYTES_MAX, CREDIT_SEGMENTS_MAX, FRAME_HEADER_BYTES};
 use sealift_proto::session::{Purpose, Role, Session, check_welcome, choose_version};
 use sealift_proto::wire::{
-    BlocksPrefix, Close, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Hello, RangeError, Reject,
-    Welcome,
+    BlocksPrefix, Close, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Have, Hello, Peers, RangeError,
+    Reject, Welcome,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-const KINDS: [FrameKind; 9] = [
+const KINDS: [FrameKind; 11] = [
     FrameKind::Hello,
     FrameKind::Welcome,
     FrameKind::Close,
@@ -45,6 +45,8 @@ const KINDS: [FrameKind; 9] = [
     FrameKind::RangeError,
     FrameKind::Reject,
     FrameKind::Finished,
+    FrameKind::Have,
+    FrameKind::Peers,
 ];
 
 /// Reads a body; what is taken must come back the same from its own bytes.
@@ -101,6 +103,16 @@ fn decode(kind: FrameKind, body: &[u8]) {
         FrameKind::Finished => {
             if let Ok(finished) = Finished::decode(body) {
                 assert_eq!(Finished::decode(&finished.encode()), Ok(finished));
+            }
+        }
+        FrameKind::Have => {
+            if let Ok(have) = Have::decode(body) {
+                assert_eq!(have.encode(), body);
+            }
+        }
+        FrameKind::Peers => {
+            if let Ok(peers) = Peers::decode(body) {
+                assert_eq!(Peers::decode(&peers.encode()), Ok(peers));
             }
         }
         FrameKind::Ping | FrameKind::Pong | FrameKind::Segment => {}

@@ -10,11 +10,13 @@ use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify
 use crate::report::{Event, Reporter, Style};
 use crate::send::{self, DATA_PORT, SendOptions};
 use crate::state::{JobName, StateDir};
+use crate::swarm::SwarmOptions;
 use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_net::{Cipher, Limiter};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
+use sealift_proto::member::Label;
 use sealift_proto::rate::Rate;
 use sealift_proto::ticket::{Address, Ticket};
 use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFilter};
@@ -113,6 +115,10 @@ struct SendArgs {
     connections: usize,
     #[command(flatten)]
     pace: Pace,
+    /// Where this host stands in the network, from the widest part to the narrowest (eu/dc1/rack7): receivers fetch from
+    /// those who are near
+    #[arg(long, value_name = "LABEL", default_value = "", hide_default_value = true)]
+    label: Label,
     /// Keep the keys under NAME, so that the ticket stays the same over restarts; one sender at a time
     #[arg(long, value_name = "NAME")]
     job: Option<JobName>,
@@ -146,6 +152,8 @@ struct ReceiveArgs {
     connections: usize,
     #[command(flatten)]
     pace: Pace,
+    #[command(flatten)]
+    swarm: SwarmArgs,
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
     #[arg(long)]
     keep_special_modes: bool,
@@ -205,6 +213,40 @@ struct Pace {
     /// Take orders, as an agent gives them, from standard input, and end with it
     #[arg(long, hide = true)]
     orders: bool,
+}
+
+/// Receivers that serve each other.
+#[derive(Debug, Args)]
+struct SwarmArgs {
+    /// Fetch from the sender alone, and serve nobody
+    #[arg(long)]
+    no_share: bool,
+    /// Where other receivers are served [default: all addresses, port 3939, or any other port if that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "no_share")]
+    bind: Option<SocketAddr>,
+    /// Where this host stands in the network, from the widest part to the narrowest (eu/dc1/rack7): receivers fetch from
+    /// those who are near
+    #[arg(long, value_name = "LABEL", default_value = "", hide_default_value = true)]
+    label: Label,
+    /// When all is here, go on serving others until none of them has fetched anything for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, conflicts_with = "no_share")]
+    stay: u32,
+}
+
+impl SwarmArgs {
+    fn options(self) -> SwarmOptions {
+        SwarmOptions {
+            share: !self.no_share,
+            bind: self.bind,
+            label: self.label,
+            stay: Duration::from_secs(self.stay.into()),
+        }
+    }
+
+    /// Of one that serves nobody.
+    fn none() -> Self {
+        Self { no_share: true, bind: None, label: Label::default(), stay: 0 }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -349,6 +391,7 @@ impl SendArgs {
                 Hash::Blake3 => HashAlgorithm::Blake3,
             },
             cipher: self.cipher,
+            label: self.label,
             limiter: self.pace.limiter()?,
             connections: self.connections,
             job: self.job,
@@ -407,6 +450,7 @@ impl ReceiveArgs {
             verify: self.verify,
             limiter: self.pace.limiter()?,
             connections: self.connections,
+            swarm: self.swarm.options(),
             keep_special_modes: self.keep_special_modes,
             retry_for: Duration::from_secs(self.retry_for.into()),
             state,
@@ -440,6 +484,7 @@ impl VerifyArgs {
                     verify: Verify::Stream,
                     pace: Pace { bwlimit: self.bwlimit, orders: false },
                     connections: default_connections(),
+                    swarm: SwarmArgs::none(),
                     keep_special_modes: self.keep_special_modes,
                     delete: false,
                     max_delete: None,

@@ -13,4 +13,5 @@ pub mod report;
 pub mod send;
 mod shards;
 pub mod state;
+pub mod swarm;
 pub mod verify;

@@ -8,8 +8,10 @@ use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
 use sealift::report::{Reporter, Style};
 use sealift::send::SendOptions;
 use sealift::state::StateDir;
+use sealift::swarm::SwarmOptions;
 use sealift_net::{Cipher, Limiter};
 use sealift_proto::digest::HashAlgorithm;
+use sealift_proto::member::Label;
 use sealift_proto::ticket::Ticket;
 use sealift_store::{Durability, MapperOptions};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -54,6 +56,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         ticket_file: Some(ticket_file.clone()),
         hash: HashAlgorithm::Sha256,
         cipher: Cipher::Aes128Gcm,
+        label: Label::default(),
         limiter: Arc::new(Limiter::new(None)),
         connections: 4,
         job: None,
@@ -72,6 +75,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         verify: Verify::Stream,
         limiter: Arc::new(Limiter::new(None)),
         connections: 4,
+        swarm: SwarmOptions::none(),
         keep_special_modes: false,
         retry_for: Duration::from_secs(10),
         state: StateDir::open(Some(state)).unwrap(),

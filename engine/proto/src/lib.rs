@@ -12,6 +12,7 @@ pub mod digest;
 pub mod keys;
 pub mod limits;
 pub mod manifest;
+pub mod member;
 pub mod path;
 pub mod rate;
 pub mod session;

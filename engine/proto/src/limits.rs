@@ -100,6 +100,17 @@ pub const STRIKE_DELAY_MS: u64 = 50;
 /// A data connection may be sent the data set this many times over before further requests count as bad.
 pub const SERVED_RATIO_MAX: u64 = 4;
 
+/// Others that one frame of peers names.
+pub const PEERS_TOLD_MAX: usize = 64;
+/// Spans of files in one frame of what a receiver has.
+pub const HAVE_SPANS_MAX: usize = 512;
+/// Ranges of blocks in one frame of what a receiver has.
+pub const HAVE_RANGES_MAX: usize = 512;
+/// Bytes in a label of where a member stands.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Parts of such a label.
+pub const LABEL_PARTS_MAX: usize = 8;
+
 /// Addresses in a ticket.
 pub const TICKET_ADDRESSES_MAX: usize = 16;
 /// Characters in a printed ticket.
@@ -119,5 +130,7 @@ const _: () = assert!(XATTRS_MAX <= u8::MAX as usize);
 const _: () = assert!(ACL_ENTRIES_MAX <= u8::MAX as usize);
 const _: () = assert!(ATTRIBUTES_BYTES_MAX - 9 <= u16::MAX as usize);
 const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
+// With names, an address and a port, and what protobuf puts around them.
+const _: () = assert!(48 * PEERS_TOLD_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL_MS * 2 < DEAD_PEER_TIMEOUT_MS);
 const _: () = assert!(FILE_BYTES_MAX < 1 << 63);

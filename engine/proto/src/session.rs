@@ -71,7 +71,7 @@ impl Session {
             (Open, Sender, Control, K::Credit | K::Reject) => Open,
             (Open, Sender, Control, K::Finished) => Finishing,
             (Finishing, Sender, Control, K::Ping | K::Pong) => Finishing,
-            (Open, Receiver, Control, K::Segment) => Open,
+            (Open, Receiver, Control, K::Segment | K::Have | K::Peers) => Open,
             (Open, Sender, Data, K::Fetch) => Open,
             (Open, Receiver, Data, K::Blocks | K::RangeError) => Open,
             _ => return Err(Unexpected(kind)),
@@ -100,10 +100,10 @@ pub fn check_welcome(welcome: &Welcome) -> Result<(), CloseCode> {
     if VERSIONS.contains(&welcome.version) { Ok(()) } else { Err(CloseCode::Version) }
 }
 
-/// The hello of this build.
+/// The hello of this build, of one that takes no part in a swarm.
 #[must_use]
 pub fn hello(channel: Channel) -> Hello {
-    Hello { version_min: *VERSIONS.start(), version_max: *VERSIONS.end(), channel }
+    Hello { version_min: *VERSIONS.start(), version_max: *VERSIONS.end(), channel, member: None }
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::manifest::SegmentSeq;
 
-    const KINDS: [FrameKind; 12] = [
+    const KINDS: [FrameKind; 14] = [
         FrameKind::Hello,
         FrameKind::Welcome,
         FrameKind::Close,
@@ -124,6 +124,8 @@ mod tests {
         FrameKind::RangeError,
         FrameKind::Reject,
         FrameKind::Finished,
+        FrameKind::Have,
+        FrameKind::Peers,
     ];
 
     fn admitted(session: Session) -> Vec<FrameKind> {
@@ -145,7 +147,7 @@ mod tests {
         let mut receiver = Session::new(Role::Receiver, Purpose::Control);
         assert_eq!(admitted(receiver), [K::Welcome, K::Close]);
         receiver.admit(K::Welcome).expect("first");
-        assert_eq!(admitted(receiver), [K::Close, K::Ping, K::Pong, K::Segment]);
+        assert_eq!(admitted(receiver), [K::Close, K::Ping, K::Pong, K::Segment, K::Have, K::Peers]);
 
         let mut sender = Session::new(Role::Sender, Purpose::Data);
         sender.admit(K::Hello).expect("first");
@@ -166,8 +168,14 @@ mod tests {
         assert_eq!(choose_version(&with(1, 9)), Ok(1));
         assert_eq!(choose_version(&with(2, 9)), Err(CloseCode::Version));
         assert_eq!(choose_version(&with(0, 0)), Err(CloseCode::Version));
-        let welcome =
-            Welcome { version: 2, session: [0; 16], fetches_outstanding: 1, snapshot: SegmentSeq(0) };
+        let welcome = Welcome {
+            version: 2,
+            session: [0; 16],
+            fetches_outstanding: 1,
+            snapshot: SegmentSeq(0),
+            member: None,
+            partial: false,
+        };
         assert_eq!(check_welcome(&welcome), Err(CloseCode::Version));
     }
 }

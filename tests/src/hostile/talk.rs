@@ -209,7 +209,14 @@ impl Talk {
     /// # Errors
     /// If the connection broke.
     pub async fn welcome_in(&mut self, version: u32) -> Said<()> {
-        let welcome = Welcome { version, session: SESSION, fetches_outstanding: 32, snapshot: SegmentSeq(0) };
+        let welcome = Welcome {
+            version,
+            session: SESSION,
+            fetches_outstanding: 32,
+            snapshot: SegmentSeq(0),
+            member: None,
+            partial: false,
+        };
         self.say(FrameKind::Welcome, 0, &welcome.encode()).await
     }
 

@@ -9,12 +9,13 @@ use sealift_proto::manifest::{
     AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record,
     SegmentSeq, SegmentWriter, WithdrawReason, Xattr, XattrName,
 };
+use sealift_proto::member::{Label, NodeId};
 use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
 use sealift_proto::time::Timestamp;
 use sealift_proto::wire::{
-    BlocksPrefix, Channel, Close, CloseCode, Credit, FetchRequest, Finished, FrameHeader, FrameKind, Hello,
-    RangeError, RangeProblem, Reject, Welcome,
+    BlocksPrefix, Channel, Close, CloseCode, Credit, FetchRequest, FileSpan, Finished, FrameHeader,
+    FrameKind, Have, Hello, Member, Peer, Peers, RangeError, RangeProblem, Reject, Welcome,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -154,16 +155,27 @@ fn frames(vectors: &mut Vectors) {
         vectors.insert(name.into(), hex(&[&header[..], body].concat()));
     };
     let session = [0xee; 16];
-    let hello = |channel| Hello { version_min: 1, version_max: 1, channel }.encode();
+    let hello = |channel| Hello { version_min: 1, version_max: 1, channel, member: None };
+    let label = Label::parse("eu/dc1").expect("a label");
+    let member = Some(Member { node: NodeId([0xdd; 16]), port: 3939, label });
     let range = BlocksPrefix { file: FileId(0x0102), first: BlockIndex(3), count: 4 };
     let range_error = RangeError { range, problem: RangeProblem::Changed };
     let finished = Finished { files: 1, bytes: 2, bytes_transferred: 3, failed: 4 };
     let close = |code, reason: &str| Close { code, reason: reason.into() }.encode();
     use FrameKind as K;
-    put("hello-control", K::Hello, 0, &hello(Channel::Control { next_segment: SegmentSeq(5) }));
-    put("hello-data", K::Hello, 0, &hello(Channel::Data { session }));
-    let welcome = Welcome { version: 1, session, fetches_outstanding: 32, snapshot: SegmentSeq(3) };
+    let control = Channel::Control { next_segment: SegmentSeq(5) };
+    put("hello-control", K::Hello, 0, &hello(control).encode());
+    put("hello-data", K::Hello, 0, &hello(Channel::Data { session }).encode());
+    put("hello-member", K::Hello, 0, &Hello { member: member.clone(), ..hello(control) }.encode());
+    let snapshot = SegmentSeq(3);
+    let welcome =
+        Welcome { version: 1, session, fetches_outstanding: 32, snapshot, member: None, partial: false };
     put("welcome", K::Welcome, 0, &welcome.encode());
+    put("welcome-partial", K::Welcome, 0, &Welcome { member, partial: true, ..welcome }.encode());
+    let span = FileSpan { first: FileId(7), count: 9 };
+    put("have", K::Have, 0, &Have { files: vec![span], blocks: vec![range] }.encode());
+    let peer = Peer { node: NodeId([0xdd; 16]), address: "10.0.0.1:3939".parse().expect("an address") };
+    put("peers", K::Peers, 0, &Peers { peers: vec![peer] }.encode());
     put("close-flood", K::Close, 0, &close(CloseCode::Flood, "no"));
     put("close-done", K::Close, 0, &close(CloseCode::Done, ""));
     put("ping", K::Ping, 9, &[]);

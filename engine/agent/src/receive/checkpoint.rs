@@ -13,10 +13,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The index is told once so many bytes were written to staged files,
-pub const CHECKPOINT_BYTES: u64 = 256 << 20;
-/// or once the first of them is so old.
-pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// The index is told once so many bytes were written to staged files, or once the first of them is so old.
+pub const CHECKPOINT: (u64, Duration) = (256 << 20, Duration::from_secs(1));
+/// The same while others wait for them.
+pub const SHARED_CHECKPOINT: (u64, Duration) = (32 << 20, Duration::from_millis(200));
 
 /// A staged file as it is at one moment.
 pub struct Checkpoint {
@@ -44,6 +44,10 @@ pub struct Checkpointed {
     pub id: FileId,
     /// Where it belongs.
     pub path: SafePath,
+    /// Size and blocks.
+    pub layout: Layout,
+    /// A bit for each block that is written.
+    pub present: Vec<u64>,
     /// Whether the index knows it now.
     pub result: Result<(), Failure>,
 }
@@ -70,6 +74,7 @@ pub fn save(
     let mut saved = Vec::with_capacity(files.len());
     for (file, synced) in files.into_iter().zip(synced) {
         let Checkpoint { id, path, name, file, layout, algorithm, root, present } = file;
+        let written = present.clone();
         let stat = synced.and_then(|()| FileStat::of(&file));
         let result = match stat {
             Ok(stat) => {
@@ -79,7 +84,7 @@ pub fn save(
             }
             Err(error) => Err(Failure { lost_writes: true, ..Failure::of(&path, error) }),
         };
-        saved.push(Checkpointed { id, path, result });
+        saved.push(Checkpointed { id, path, layout, present: written, result });
     }
     sealift_store::fault_point("checkpoint").map_err(Failure::nameless)?;
     memory.write(batch, mark)?;

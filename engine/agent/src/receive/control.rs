@@ -7,10 +7,9 @@ use sealift_net::{
     ConnectionReader, ConnectionWriter, DialError, Dialer, FrameReader, FrameWriter, ReadError, is_rejection,
 };
 use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, PING_INTERVAL_MS};
-use sealift_proto::manifest::SegmentSeq;
-use sealift_proto::session::{Purpose, Role, Session, check_welcome, hello};
+use sealift_proto::session::{Purpose, Role, Session, check_welcome};
 use sealift_proto::ticket::Address;
-use sealift_proto::wire::{Channel, Close, CloseCode, FrameKind, Welcome};
+use sealift_proto::wire::{Close, CloseCode, FrameKind, Have, Hello, Peer, Peers, Welcome};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -30,6 +29,10 @@ pub enum Heard {
     },
     /// The manifest goes on.
     Segment(Vec<u8>),
+    /// What a receiver that serves has.
+    Have(Have),
+    /// Others who serve.
+    Peers(Vec<Peer>),
     /// The sender closed the session.
     Closed(Close),
     /// It broke, or could not be made.
@@ -50,12 +53,12 @@ pub async fn run(
     number: u64,
     dialer: Dialer,
     addresses: Vec<Address>,
-    next_segment: SegmentSeq,
+    greeting: Hello,
     outbox: mpsc::Receiver<Outgoing>,
     events: mpsc::Sender<Event>,
 ) {
     let tell = |heard| events.send(Event::Control(number, heard));
-    let last = match open(&dialer, &addresses, next_segment).await {
+    let last = match open(&dialer, &addresses, &greeting).await {
         Err(heard) => heard,
         Ok((address, welcome, session, mut reader, mut writer)) => {
             if tell(Heard::Open { address, welcome }).await.is_err() {
@@ -76,13 +79,12 @@ pub async fn run(
 
 type Opened = (SocketAddr, Welcome, Session, FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
 
-async fn open(dialer: &Dialer, addresses: &[Address], next_segment: SegmentSeq) -> Result<Opened, Heard> {
+async fn open(dialer: &Dialer, addresses: &[Address], greeting: &Hello) -> Result<Opened, Heard> {
     let (connection, address) = dialer.dial(addresses).await.map_err(Heard::Failed)?;
     let (reader, writer) = connection.split();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Control);
     let greet = async {
-        let greeting = hello(Channel::Control { next_segment });
         writer.send(FrameKind::Hello, 0, &greeting.encode()).await.map_err(from_io)?;
         let header = reader.header().await.map_err(from_read)?;
         session.admit(header.kind).map_err(broken)?;
@@ -146,6 +148,14 @@ async fn read(
         let _ = alive.try_send(());
         let told = match header.kind {
             FrameKind::Segment => events.send(Event::Control(number, Heard::Segment(body))).await,
+            FrameKind::Have => match Have::decode(&body) {
+                Ok(have) => events.send(Event::Control(number, Heard::Have(have))).await,
+                Err(error) => return broken(error),
+            },
+            FrameKind::Peers => match Peers::decode(&body) {
+                Ok(Peers { peers }) => events.send(Event::Control(number, Heard::Peers(peers))).await,
+                Err(error) => return broken(error),
+            },
             FrameKind::Close => return Close::decode(&body).map_or_else(broken, Heard::Closed),
             // Pings need no answer from here: our own keep the sender informed.
             _ => Ok(()),

@@ -15,6 +15,7 @@ use super::{EVENTS_MAX, Event, ReceiveOptions, checkpoint};
 use crate::error::{Finish, RunError};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
+use crate::swarm::{Share, Swarm};
 use sealift_net::{Backoff, Dialer};
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Close, CloseCode, Finished, FrameKind};
@@ -30,6 +31,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// Fetches unanswered on one connection.
 const FETCHES_PER_CONNECTION: usize = 16;
 const TICK: Duration = Duration::from_millis(50);
+/// How often it is looked whether anybody is served still.
+const STAY_TICK: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub struct Coordinator {
@@ -51,6 +54,10 @@ pub struct Coordinator {
     next_connection: u32,
     transfer: Transfer,
     arrivals: Option<Arrivals>,
+    /// If this receiver takes part in a swarm,
+    swarm: Option<Arc<Swarm>>,
+    /// and serves others, from the first session with the sender on.
+    share: Option<Share>,
     /// Whether it was told that the manifest waits for room.
     manifest_waits: bool,
     publishing: bool,
@@ -79,6 +86,7 @@ impl Coordinator {
         workers: IoWorkers,
         shards: Arc<Shards>,
         reporter: Arc<Reporter>,
+        swarm: Option<Arc<Swarm>>,
         so_far: SoFar,
     ) -> Result<Self, RunError> {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
@@ -115,6 +123,8 @@ impl Coordinator {
             next_connection: 0,
             transfer,
             arrivals: Some(arrivals),
+            swarm,
+            share: None,
             manifest_waits: false,
             publishing: false,
             saving: false,
@@ -136,7 +146,23 @@ impl Coordinator {
             self.farewell(FrameKind::Close, Close { code, reason: error.to_string() }.encode()).await;
             received?;
         }
-        self.finish().await
+        let finish = self.finish().await?;
+        self.stay().await;
+        Ok(finish)
+    }
+
+    /// Goes on serving others for as long as that was asked for.
+    async fn stay(&mut self) {
+        let Some((share, swarm)) = self.share.as_mut().zip(self.swarm.as_ref()) else { return };
+        if swarm.options.stay.is_zero() {
+            return;
+        }
+        let message = "Everything is here; other receivers are served.".into();
+        self.reporter.tell(&Told::Note { message });
+        let mut ticks = interval(STAY_TICK);
+        while share.idle_for() < swarm.options.stay {
+            ticks.tick().await;
+        }
     }
 
     /// Ends everything that still writes to staging, and waits until it has. What was fetched is written down first, so
@@ -144,9 +170,21 @@ impl Coordinator {
     pub async fn shut_down(self) -> SoFar {
         let so_far = SoFar { started: self.started, transferred_bytes: self.transfer.transferred_bytes };
         let Self {
-            mut workers_jobs, events, connections, link, mut transfer, context, options, workers, ..
+            mut workers_jobs,
+            events,
+            connections,
+            link,
+            mut transfer,
+            context,
+            options,
+            workers,
+            share,
+            ..
         } = self;
         drop((events, connections, link));
+        if let Some(share) = share {
+            share.end().await;
+        }
         while workers_jobs.join_next().await.is_some() {}
         let (files, mark) = (transfer.take_checkpoint(), transfer.mark());
         if !files.is_empty() {
@@ -276,7 +314,7 @@ impl Coordinator {
         self.take_segments()?;
         if self.link.open.is_some() {
             self.grant_credit();
-            for reject in std::mem::take(&mut self.transfer.rejects) {
+            for (_, reject) in std::mem::take(&mut self.transfer.rejects) {
                 // One that is not told costs the sender nothing but a look at its file.
                 let _ = self.say(FrameKind::Reject, reject.encode());
             }
@@ -287,7 +325,18 @@ impl Coordinator {
         self.start_publishing();
         self.start_saving();
         self.send_fetches();
+        if let Err(error) = self.transfer.shelve() {
+            self.stop_sharing(&error);
+        }
         Ok(())
+    }
+
+    /// Others are not served any more: what is told of them has no room. The transfer goes on.
+    fn stop_sharing(&mut self, error: &std::io::Error) {
+        let message = format!("other receivers are not served any more: {error}");
+        self.reporter.tell(&Told::Warning { message });
+        self.transfer.offer_nothing();
+        self.share = None;
     }
 
     fn take_segments(&mut self) -> Result<(), RunError> {
@@ -295,6 +344,11 @@ impl Coordinator {
             && let Some(segment) = self.arrivals().pop()?
         {
             self.transfer.segment(&segment)?;
+            if let Some(share) = &mut self.share
+                && let Err(error) = share.add_segment(&segment)
+            {
+                self.stop_sharing(&error);
+            }
         }
         Ok(())
     }
@@ -334,6 +388,9 @@ impl Coordinator {
         self.farewell(FrameKind::Finished, finished.encode()).await;
         for message in self.options.owners.tally.take() {
             self.reporter.tell(&Told::Warning { message });
+        }
+        if let Err(error) = self.transfer.shelve_all() {
+            self.stop_sharing(&error);
         }
         let withheld = closed.withheld.is_some();
         if let Some(message) = closed.withheld {

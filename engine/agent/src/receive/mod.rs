@@ -22,6 +22,7 @@ use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
 use crate::state::StateDir;
+use crate::swarm::{Swarm, SwarmOptions};
 use checkpoint::Checkpointed;
 use clap::ValueEnum;
 use coordinator::{Coordinator, SoFar};
@@ -157,6 +158,8 @@ pub struct ReceiveOptions {
     pub limiter: Arc<Limiter>,
     /// Data connections.
     pub connections: usize,
+    /// Whether and how others are served.
+    pub swarm: SwarmOptions,
     /// Whether set-user-id, set-group-id and sticky bits are kept.
     pub keep_special_modes: bool,
     /// How long an unreachable sender is tried again.
@@ -234,6 +237,11 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     let shards = Arc::new(Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?);
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
+    let swarm = match options.swarm.share {
+        true => Some(Arc::new(Swarm::listen(options.swarm.clone())?)),
+        false => None,
+    };
+
     // A file that may not grow any further is an error of that file (EFBIG), and not the end.
     let _too_large = tokio::signal::unix::signal(SignalKind::from_raw(SIGXFSZ));
     let mut interrupted = std::pin::pin!(crate::send::interruption());
@@ -248,6 +256,7 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
             workers,
             shards,
             Arc::clone(&reporter),
+            swarm.clone(),
             so_far,
         );
         let mut coordinator = coordinator?;

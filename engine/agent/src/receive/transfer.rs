@@ -5,9 +5,10 @@
 
 mod content;
 mod records;
+mod shelving;
 mod trouble;
 
-use super::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, Checkpoint, Checkpointed};
+use super::checkpoint::{CHECKPOINT, Checkpoint, Checkpointed, SHARED_CHECKPOINT};
 use super::delete::{Deletions, MaxDelete};
 use super::entries::{DirectoryEntry, Done, FileEntry, Metadata, Stage};
 use super::local::{Context, Large, Look};
@@ -17,15 +18,17 @@ use crate::error::RunError;
 use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event, Reporter};
 use crate::shards::buffers;
+use crate::swarm::ReplicaShelf;
 use sealift_proto::block::FileId;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
 use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentSeq};
 use sealift_proto::path::SafePath;
-use sealift_proto::transfer::pull::Puller;
+use sealift_proto::transfer::pull::{ConnectionId, Puller};
 use sealift_proto::wire::{CloseCode, Reject};
 use sealift_store::Attributed;
+use shelving::Shelving;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,8 +67,8 @@ pub struct Transfer {
     pub complete: Vec<Complete>,
     /// Since when the oldest of `complete` waits.
     pub complete_since: Option<Instant>,
-    /// Blocks to be named to the sender as wrong.
-    pub rejects: Vec<Reject>,
+    /// Blocks to be named to whoever gave them as wrong.
+    pub rejects: Vec<(ConnectionId, Reject)>,
     /// Jobs that were started and not heard of.
     pub jobs: usize,
     /// What is in place.
@@ -121,6 +124,10 @@ pub struct Transfer {
     /// Whether the source said that something of it is missing.
     source_incomplete: bool,
     skipped_symlinks: u64,
+    /// Whether others wait for what is here.
+    pub has_peers: bool,
+    /// If others are served.
+    shelving: Option<Shelving>,
     rules: Rules,
     context: Context,
     reporter: Arc<Reporter>,
@@ -211,9 +218,41 @@ impl Transfer {
             root: None,
             known_bytes: 0,
             placed_bytes: 0,
+            has_peers: false,
+            shelving: None,
             context,
             reporter,
         }
+    }
+
+    /// From now on, what is here is put on this shelf.
+    pub fn offer(&mut self, shelf: Arc<ReplicaShelf>) {
+        self.shelving = Some(Shelving::new(shelf));
+    }
+
+    /// Nothing is put on a shelf any more.
+    pub fn offer_nothing(&mut self) {
+        self.shelving = None;
+    }
+
+    /// Puts on the shelf what the index knows by now.
+    ///
+    /// # Errors
+    /// If that cannot be kept.
+    pub fn shelve(&mut self) -> std::io::Result<()> {
+        let known_bytes = self.known_bytes;
+        self.shelving.as_mut().map_or(Ok(()), |shelving| shelving.put(known_bytes))
+    }
+
+    /// Puts everything on the shelf: the index knows all of it.
+    ///
+    /// # Errors
+    /// If that cannot be kept.
+    pub fn shelve_all(&mut self) -> std::io::Result<()> {
+        if let Some(shelving) = &mut self.shelving {
+            shelving.all_noted();
+        }
+        self.shelve()
     }
 
     /// The hash of the blocks, known from the first segment on.
@@ -294,6 +333,9 @@ impl Transfer {
 
     /// What the index is to be told now.
     pub fn take_notes(&mut self) -> Notes {
+        if let Some(shelving) = &mut self.shelving {
+            shelving.noting();
+        }
         Notes { mark: self.mark(), ..std::mem::take(&mut self.notes) }
     }
 
@@ -340,6 +382,9 @@ impl Transfer {
         if let Stage::FetchingStaged(staged) = &mut file.stage {
             self.context.memory.give_up(staged.name());
             staged.unkeep();
+            if let Some(shelving) = &self.shelving {
+                shelving.shelf().withdraw(id);
+            }
         }
         if std::mem::take(&mut file.kept) {
             self.notes.unstaged.push(file.path.clone());
@@ -349,7 +394,8 @@ impl Transfer {
     /// Whether the index should be told of blocks that were written.
     pub fn checkpoint_due(&self) -> bool {
         let (bytes, since) = self.unsaved;
-        bytes >= CHECKPOINT_BYTES || (bytes > 0 && since.elapsed() >= CHECKPOINT_INTERVAL)
+        let (bytes_max, interval) = if self.has_peers { SHARED_CHECKPOINT } else { CHECKPOINT };
+        bytes >= bytes_max || (bytes > 0 && since.elapsed() >= interval)
     }
 
     /// Staged files with blocks that the index doesn't know.
@@ -377,11 +423,14 @@ impl Transfer {
     /// Takes what became of a checkpoint.
     pub fn checkpointed(&mut self, saved: Vec<Checkpointed>) {
         self.jobs -= 1;
-        for Checkpointed { id, path, result } in saved {
+        for Checkpointed { id, path, layout, present, result } in saved {
             match (result, self.files.get_mut(&id).map(Box::as_mut)) {
                 (Ok(()), Some(FileEntry { stage: Stage::FetchingStaged(staged), kept, .. })) => {
                     staged.keep();
                     *kept = true;
+                    if let Some(shelving) = &self.shelving {
+                        shelving.shelf().add_blocks(id, layout, staged.file(), &present);
+                    }
                 }
                 // It is in place by now, or held, or given up: what was written down goes again.
                 (Ok(()), _) => self.notes.unstaged.push(path),

@@ -5,18 +5,17 @@
 //! files are read by one job of a worker; a run of a large one goes through the shard's block I/O.
 
 use super::feed::HEAD_BYTES;
-use super::log::Offered;
 use super::recent::Away;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
-use sealift_proto::block::{FileId, Layout};
+use super::shelf::{Item, Opened};
+use sealift_proto::block::FileId;
 use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, FRAME_HEADER_BYTES, RUN_BYTES_MAX};
-use sealift_proto::path::SafePath;
 use sealift_proto::session::Session;
 use sealift_proto::transfer::serve::{Answer, Judged, Server};
 use sealift_proto::wire::{
     BlocksPrefix, CloseCode, FetchRequest, FrameHeader, FrameKind, RangeError, RangeProblem,
 };
-use sealift_store::{BlockIo, FileStat, PoolBuf, ShardFile, Source};
+use sealift_store::{BlockIo, PoolBuf, ShardFile};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -60,12 +59,12 @@ pub async fn run(
                 return Err(Ended::Lost("closed by the receiver".into()));
             }
             let fetch = FetchRequest::decode(&body).map_err(protocol)?;
-            let (judged, offered) = preparer.judge(&fetch, &mut server.borrow_mut())?;
+            let (judged, items) = preparer.judge(&fetch, &mut server.borrow_mut())?;
             if judged.delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(judged.delay_ms)).await;
             }
             share.room(preparer.io.pool().slots()).await;
-            let result = preparer.prepare(header.request, judged, offered).await;
+            let result = preparer.prepare(header.request, judged, items).await;
             if prepared.send(result).await.is_err() {
                 // Writing has failed and says why.
                 std::future::pending::<()>().await;
@@ -144,37 +143,38 @@ struct Prepared {
 struct Preparer {
     io: BlockIo,
     serving: Arc<Serving>,
-    open: Rc<RefCell<VecDeque<(FileId, ShardFile, FileStat)>>>,
+    open: Rc<RefCell<OpenFiles>>,
 }
 
-type OfferedById = HashMap<FileId, Offered>;
+/// By the range's file: what can be had of the ranges of one fetch.
+type Items = HashMap<FileId, Item>;
+
+type OpenFiles = VecDeque<(FileId, ShardFile, Opened)>;
 
 impl Preparer {
-    fn judge(&self, fetch: &FetchRequest, server: &mut Server) -> Result<(Judged, OfferedById), Ended> {
-        let mut offered = OfferedById::new();
-        for range in &fetch.ranges {
-            if !offered.contains_key(&range.file)
-                && let Some(file) = self.serving.files.get(range.file)?
-            {
-                offered.insert(range.file, file);
+    fn judge(&self, fetch: &FetchRequest, server: &mut Server) -> Result<(Judged, Items), Ended> {
+        let mut items = Items::new();
+        let mut found = Vec::with_capacity(fetch.ranges.len());
+        for &range in &fetch.ranges {
+            // At a replica some ranges of a file can be had, and others not yet.
+            let item = self.serving.shelf.item(range)?;
+            found.push(item.as_ref().map(|item| item.layout).map_err(|problem| *problem));
+            if let Ok(item) = item {
+                items.insert(range.file, item);
             }
         }
-        let layout = |file: FileId| -> Option<Layout> { offered.get(&file).map(|file| file.layout) };
         let judged = server
-            .handle_fetch(fetch, layout, self.serving.files.total_bytes())
+            .handle_fetch(fetch, &found, self.serving.shelf.total_bytes())
             .map_err(|code| Ended::Refused(code, "these requests go too far".into()))?;
-        Ok((judged, offered))
+        Ok((judged, items))
     }
 
     /// Takes a buffer, now and in order, and fills it in a task of its own.
-    async fn prepare(
-        &self,
-        request: u64,
-        judged: Judged,
-        offered: OfferedById,
-    ) -> oneshot::Receiver<Prepared> {
+    async fn prepare(&self, request: u64, judged: Judged, items: Items) -> oneshot::Receiver<Prepared> {
         let recent = match judged.answers[..] {
-            [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => self.serving.recent.take(range),
+            [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => {
+                self.serving.shelf.take_recent(range)
+            }
             _ => None,
         };
         let payload: usize = judged.answers.iter().map(payload_bytes).sum();
@@ -188,12 +188,12 @@ impl Preparer {
         tokio::task::spawn_local(async move {
             let prepared = match judged.answers[..] {
                 [Answer::Serve { range, bytes }] if bytes > WORKER_BYTES_MAX => {
-                    let file = &offered[&range.file];
+                    let item = &items[&range.file];
                     let is_filled = away.is_some();
-                    large(&io, &serving, &open, request, range, bytes as usize, file, buf, is_filled).await
+                    large(&io, &serving, &open, request, range, bytes as usize, item, buf, is_filled).await
                 }
                 _ => {
-                    let read = move || small(&serving, request, &judged.answers, &offered, buf);
+                    let read = move || small(&serving, request, &judged.answers, &items, buf);
                     io.blocking(read).await
                 }
             };
@@ -229,12 +229,12 @@ fn put_error(buf: &mut PoolBuf, request: u64, error: RangeError) {
 #[allow(clippy::too_many_arguments)]
 async fn large(
     io: &BlockIo,
-    serving: &Serving,
-    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
+    serving: &Arc<Serving>,
+    open: &RefCell<OpenFiles>,
     request: u64,
     range: BlocksPrefix,
     bytes: usize,
-    offered: &Offered,
+    item: &Item,
     mut buf: PoolBuf,
     is_filled: bool,
 ) -> Prepared {
@@ -245,19 +245,19 @@ async fn large(
     }
     let opened = match find_open(open, range.file) {
         Some(file) => Ok(file),
-        None => open_large(io, serving, open, range.file, offered).await,
+        None => open_large(io, serving, open, range.file, item).await,
     };
     let error = match opened {
         Err(error) => Some(error),
-        Ok((file, stat)) => {
+        Ok((file, opened)) => {
             let mut read = Ok(());
             if !is_filled {
-                let offset = offered.layout.offset(range.first);
+                let offset = item.layout.offset(range.first);
                 (read, buf) = io.read_exact_at(&file, offset, bytes, buf).await;
             }
-            match (read, FileStat::of(file.file())) {
-                (Ok(()), Ok(now)) if now.same_version(&stat) => None,
-                (Ok(()), Ok(_)) => Some(io::ErrorKind::UnexpectedEof.into()),
+            match (read, opened.is_unchanged()) {
+                (Ok(()), Ok(true)) => None,
+                (Ok(()), Ok(false)) => Some(io::ErrorKind::UnexpectedEof.into()),
                 (Err(error), _) | (_, Err(error)) => Some(error),
             }
         }
@@ -266,51 +266,35 @@ async fn large(
         return Prepared { buf, payload_bytes: bytes as u64, away: None };
     };
     buf.clear();
-    let problem = report(serving, range.file, &offered.path, &error);
+    let problem = report(serving, range.file, item, &error);
     put_error(&mut buf, request, RangeError { range, problem });
     Prepared { buf, payload_bytes: 0, away: None }
 }
 
-fn find_open(
-    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
-    id: FileId,
-) -> Option<(ShardFile, FileStat)> {
-    open.borrow().iter().find(|(of, ..)| *of == id).map(|(_, file, stat)| (file.clone(), *stat))
+fn find_open(open: &RefCell<OpenFiles>, id: FileId) -> Option<(ShardFile, Opened)> {
+    open.borrow().iter().find(|(of, ..)| *of == id).map(|(_, file, opened)| (file.clone(), opened.clone()))
 }
 
 async fn open_large(
     io: &BlockIo,
-    serving: &Serving,
-    open: &RefCell<VecDeque<(FileId, ShardFile, FileStat)>>,
+    serving: &Arc<Serving>,
+    open: &RefCell<OpenFiles>,
     id: FileId,
-    offered: &Offered,
-) -> io::Result<(ShardFile, FileStat)> {
-    let source = Arc::clone(&serving.source);
-    let Offered { path, stat, .. } = offered.clone();
-    let file = io.blocking(move || open_version(&source, &path, &stat)).await?;
-    let file = io.attach(Arc::new(file))?;
+    item: &Item,
+) -> io::Result<(ShardFile, Opened)> {
+    let (serving, item) = (Arc::clone(serving), item.clone());
+    let opened = io.blocking(move || serving.shelf.open(&item)).await?;
+    let file = io.attach(Arc::clone(&opened.file))?;
     let mut open = open.borrow_mut();
     if open.len() == OPEN_FILES_MAX {
         open.pop_front();
     }
-    open.push_back((id, file.clone(), offered.stat));
-    Ok((file, offered.stat))
-}
-
-/// Opens a file if it is still the version that was hashed.
-fn open_version(source: &Source, path: &SafePath, expected: &FileStat) -> io::Result<std::fs::File> {
-    let (file, now) = source.open_file(path)?;
-    if now.same_version(expected) { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    open.push_back((id, file.clone(), opened.clone()));
+    Ok((file, opened))
 }
 
 /// Every answer of a fetch over small ranges. Blocks.
-fn small(
-    serving: &Serving,
-    request: u64,
-    answers: &[Answer],
-    offered: &OfferedById,
-    mut buf: PoolBuf,
-) -> Prepared {
+fn small(serving: &Serving, request: u64, answers: &[Answer], items: &Items, mut buf: PoolBuf) -> Prepared {
     let mut payload_bytes = 0;
     for answer in answers {
         let (range, bytes) = match *answer {
@@ -322,11 +306,12 @@ fn small(
         };
         let before = buf.len();
         buf.put_slice(&blocks_header(request, range, bytes));
-        match read_range(&serving.source, &offered[&range.file], range, bytes, &mut buf) {
+        let item = &items[&range.file];
+        match read_range(serving, item, range, bytes, &mut buf) {
             Ok(()) => payload_bytes += bytes as u64,
             Err(error) => {
                 buf.truncate(before);
-                let problem = report(serving, range.file, &offered[&range.file].path, &error);
+                let problem = report(serving, range.file, item, &error);
                 put_error(&mut buf, request, RangeError { range, problem });
             }
         }
@@ -335,53 +320,34 @@ fn small(
 }
 
 fn read_range(
-    source: &Source,
-    offered: &Offered,
+    serving: &Serving,
+    item: &Item,
     range: BlocksPrefix,
     bytes: usize,
     buf: &mut PoolBuf,
 ) -> io::Result<()> {
-    let file = open_version(source, &offered.path, &offered.stat)?;
-    file.read_exact_at(buf.spare_mut(bytes), offered.layout.offset(range.first))?;
-    if !FileStat::of(&file)?.same_version(&offered.stat) {
+    let opened = serving.shelf.open(item)?;
+    opened.file.read_exact_at(buf.spare_mut(bytes), item.layout.offset(range.first))?;
+    if !opened.is_unchanged()? {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     buf.advance(bytes);
     Ok(())
 }
 
-/// A file that is gone, shorter or another kind of thing has changed; anything else cannot be read.
-fn problem_of(error: &io::Error) -> RangeProblem {
-    use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, UnexpectedEof};
-    match error.kind() {
-        NotFound | NotADirectory | UnexpectedEof | InvalidInput => RangeProblem::Changed,
-        _ if error.raw_os_error() == Some(40 /* ELOOP */) => RangeProblem::Changed,
-        _ => RangeProblem::Unreadable,
+/// Takes note of a file that could not be read; the user is told of one that cannot be.
+fn report(serving: &Serving, file: FileId, item: &Item, error: &io::Error) -> RangeProblem {
+    let unread = serving.shelf.unread(file, item, error);
+    if let Some(path) = unread.unreadable {
+        serving.tell_unreadable(file, &path, error);
     }
+    unread.problem
 }
 
-/// Tells the scanner of a file that has changed, and the user of one that cannot be read.
-fn report(serving: &Serving, file: FileId, path: &SafePath, error: &io::Error) -> RangeProblem {
-    let problem = problem_of(error);
-    match problem {
-        RangeProblem::Changed => serving.changed.add(file),
-        _ => serving.tell_unreadable(file, path, error),
-    }
-    problem
-}
-
-/// Looks whether a file is still the version that was hashed, and tells the scanner if not. So it does of a file that
-/// an earlier run hashed and this one did not read: its content may have changed without its times (a page that was
-/// mapped, a disk that forgets), and now somebody has seen that it did.
+/// A peer says that a block of a file did not match.
 ///
 /// # Errors
-/// If the table of files cannot be read.
-pub fn report_if_changed(serving: &Serving, id: FileId) -> io::Result<()> {
-    let Some(offered) = serving.files.get(id)? else { return Ok(()) };
-    match open_version(&serving.source, &offered.path, &offered.stat) {
-        Err(error) => drop(report(serving, id, &offered.path, &error)),
-        Ok(_) if offered.reused => serving.changed.add(id),
-        Ok(_) => {}
-    }
-    Ok(())
+/// If what is offered cannot be looked up.
+pub fn rejected(serving: &Serving, id: FileId) -> io::Result<()> {
+    serving.shelf.rejected(id).map(drop)
 }

@@ -37,6 +37,15 @@ impl ManifestLog {
         Ok(Self { spool, chain, first, ends: Mutex::default(), next: watch::Sender::new(first) })
     }
 
+    /// An empty log of another's snapshot that begins there: what is appended is of that one's making.
+    ///
+    /// # Errors
+    /// If no temporary file can be made.
+    pub fn of_another(first: SegmentSeq) -> io::Result<Self> {
+        let next = watch::Sender::new(first);
+        Ok(Self { spool: tempfile::tempfile()?, chain: None, first, ends: Mutex::default(), next })
+    }
+
     /// Where this run's snapshot begins.
     pub fn first(&self) -> SegmentSeq {
         self.first

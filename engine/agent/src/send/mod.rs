@@ -10,17 +10,19 @@ mod data;
 mod feed;
 mod find;
 mod hashes;
-mod log;
+pub(crate) mod log;
 mod recent;
 mod scan;
 mod sequence;
-mod serve;
+pub(crate) mod serve;
+pub(crate) mod shelf;
 
 use crate::error::{Finish, RunError};
 use crate::preserve::Preserve;
 use crate::report::{Event, Reporter};
 use crate::shards::Shards;
 use crate::state::{Chain, Job, JobName, StateDir, new_seed};
+use crate::swarm::new_node;
 use carried::Carried;
 use changed::ChangedFiles;
 use hashes::Hashes;
@@ -31,9 +33,12 @@ use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJo
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
+use sealift_proto::member::Label;
 use sealift_proto::ticket::{Address, Ticket};
+use sealift_proto::wire::Member;
 use sealift_store::{Backend, Source};
 use serve::{Happened, Serving};
+use shelf::{Shelf, SourceShelf};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -77,6 +82,8 @@ pub struct SendOptions {
     pub state_dir: Option<PathBuf>,
     /// Whether all files are hashed again, whatever is known of them.
     pub rehash: bool,
+    /// Where this host stands in the network.
+    pub label: Label,
     /// How fast receivers are served, all together.
     pub limiter: Arc<Limiter>,
     /// What is carried. Modes, times, links, names of one file and holes always are.
@@ -151,11 +158,14 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let job = ServedJob { ro: ticket.ro_secret.clone(), cipher: options.cipher };
     let serving = Arc::new(Serving {
         acceptor: Acceptor::new(vec![job], acceptor_options),
-        source,
+        shelf: Shelf::Source(SourceShelf { source, files, recent, changed }),
         log: Arc::clone(&log),
-        files,
-        recent,
-        changed,
+        member: Member {
+            node: new_node().map_err(failed("no randomness for a name"))?,
+            port: listener.local_addr().port(),
+            label: options.label,
+        },
+        members: watch::Sender::new(()),
         happened,
         limiter: options.limiter,
         connections_max: options.connections,
@@ -259,9 +269,9 @@ impl Tally {
         if !sessions.is_empty() {
             let sent: u64 = sessions.values().map(|serve| serve.sent_bytes.load(Ordering::Relaxed)).sum();
             serving.reporter.tell(&Event::Progress {
-                files: serving.files.count(),
+                files: serving.shelf.count(),
                 bytes: sent,
-                bytes_known: serving.files.total_bytes() * sessions.len() as u64,
+                bytes_known: serving.shelf.total_bytes() * sessions.len() as u64,
                 bytes_transferred: self.transferred + sent,
             });
         }
@@ -350,7 +360,11 @@ fn finish_of(failed: u64) -> Finish {
     if failed == 0 { Finish::Complete } else { Finish::Partial }
 }
 
-fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
+/// Listens there, or on all addresses at the port of data sessions.
+///
+/// # Errors
+/// If that cannot be done.
+pub(crate) fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
     let listener = match address {
         Some(address) => Listener::bind(address).map_err(|error| (address, error)),
         None => {
@@ -367,7 +381,9 @@ fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
     };
     listener.map_err(|(address, error)| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => " (is another sender running? Choose another port with --bind)",
+            io::ErrorKind::AddrInUse => {
+                " (is another sender or receiver running? Choose another port with --bind)"
+            }
             io::ErrorKind::PermissionDenied => " (ports below 1024 need privileges)",
             io::ErrorKind::AddrNotAvailable => " (this host has no such address)",
             _ => "",

@@ -3,20 +3,22 @@
 //! Runs on the shard that the connection was given to. Owns the table of sessions, by which the connections of one
 //! receiver find each other.
 
-use super::changed::ChangedFiles;
-use super::log::{ManifestLog, OfferedFiles};
-use super::recent::Recent;
+use super::log::ManifestLog;
+use super::shelf::Shelf;
 use super::{control, data};
 use crate::report::Reporter;
 use sealift_net::{
     Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, Limiter, ReadError,
 };
 use sealift_proto::block::FileId;
+use sealift_proto::limits::PEERS_TOLD_MAX;
 use sealift_proto::limits::{FETCHES_OUTSTANDING_MAX, SESSIONS_MAX};
 use sealift_proto::path::SafePath;
 use sealift_proto::session::{Purpose, Role, Session, choose_version};
-use sealift_proto::wire::{Channel, Close, CloseCode, Finished, FrameKind, Hello, Welcome};
-use sealift_store::{BlockIo, Source};
+use sealift_proto::wire::{
+    Channel, Close, CloseCode, Finished, FrameKind, Hello, Member, Peer, Peers, Welcome,
+};
+use sealift_store::BlockIo;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,15 +30,11 @@ pub struct Serving {
     /// Authenticates.
     pub acceptor: Acceptor,
     /// What is offered.
-    pub source: Arc<Source>,
+    pub shelf: Shelf,
     /// The manifest.
     pub log: Arc<ManifestLog>,
-    /// The files in it.
-    pub files: Arc<OfferedFiles>,
-    /// Runs that were just hashed.
-    pub recent: Arc<Recent>,
-    /// Files that a request found changed go to the scanner.
-    pub changed: Arc<ChangedFiles>,
+    /// Who this is.
+    pub member: Member,
     /// What happens goes to the one who waits for it.
     pub happened: mpsc::Sender<Happened>,
     /// How fast receivers are served, all together.
@@ -51,12 +49,16 @@ pub struct Serving {
     pub unreadable: Mutex<HashSet<FileId>>,
     /// Sessions by the name they were given.
     pub sessions: Mutex<HashMap<[u8; 16], Arc<Serve>>>,
+    /// Changes whenever a session with a member begins or ends.
+    pub members: watch::Sender<()>,
 }
 
 /// One receiver being served.
 pub struct Serve {
     /// Where it dialled from.
     pub peer: SocketAddr,
+    /// Who it is, if it says so.
+    pub member: Option<Member>,
     /// Payload bytes that were sent to it.
     pub sent_bytes: AtomicU64,
     /// Its data connections.
@@ -127,6 +129,23 @@ impl Serving {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
+    /// Others who serve, for one of them: of many, not the same for everybody.
+    pub fn others(&self, than: &Member) -> Peers {
+        let sessions = self.sessions();
+        let members = sessions.values().filter_map(|serve| {
+            let member =
+                serve.member.as_ref().filter(|member| member.port != 0 && member.node != than.node)?;
+            Some(Peer { node: member.node, address: SocketAddr::new(serve.peer.ip(), member.port) })
+        });
+        let mut peers: Vec<Peer> = members.collect();
+        // Names are random, and so is what two of them have in common.
+        let mixed = |peer: &Peer| std::array::from_fn::<u8, 16, _>(|i| peer.node.0[i] ^ than.node.0[i]);
+        peers.sort_unstable_by_key(mixed);
+        peers.dedup_by_key(|peer| peer.node);
+        peers.truncate(PEERS_TOLD_MAX);
+        Peers { peers }
+    }
+
     /// The table of sessions.
     pub fn sessions(&self) -> MutexGuard<'_, HashMap<[u8; 16], Arc<Serve>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,14 +212,18 @@ async fn open(
         session,
         fetches_outstanding: u32::try_from(FETCHES_OUTSTANDING_MAX).expect("small"),
         snapshot: serving.log.first(),
+        member: Some(serving.member.clone()),
+        partial: matches!(serving.shelf, Shelf::Replica(_)),
     };
     match hello.channel {
         Channel::Control { next_segment } => {
             let mut name = [0; 16];
             let no_randomness = |_| Ended::Refused(CloseCode::Internal, "no randomness".into());
             getrandom::fill(&mut name).map_err(no_randomness)?;
+            let is_member = hello.member.is_some();
             let serve = Arc::new(Serve {
                 peer,
+                member: hello.member,
                 sent_bytes: AtomicU64::new(0),
                 connections: AtomicUsize::new(0),
                 ended: watch::Sender::new(false),
@@ -212,6 +235,9 @@ async fn open(
                 }
                 sessions.insert(name, Arc::clone(&serve));
             }
+            if is_member {
+                serving.members.send_replace(());
+            }
             let ended = async {
                 halves.1.send(FrameKind::Welcome, 0, &welcome(name).encode()).await?;
                 control::run(serving, &serve, next_segment, session, halves).await
@@ -219,6 +245,9 @@ async fn open(
             let ended = ended.await;
             serving.sessions().remove(&name);
             serve.ended.send_replace(true);
+            if is_member {
+                serving.members.send_replace(());
+            }
             if let Err(Ended::Lost(reason) | Ended::Refused(_, reason)) = &ended {
                 let sent_bytes = serve.sent_bytes.load(Ordering::Relaxed);
                 let _ = serving.happened.send(Happened::Lost(peer, reason.clone(), sent_bytes)).await;

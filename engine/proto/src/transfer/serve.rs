@@ -48,14 +48,18 @@ impl Server {
         Self::default()
     }
 
-    /// Judges a fetch. `layout` tells the layout of files that may be served, `total_bytes` the size of the data set.
+    /// Judges a fetch. `found` has, for each range, the layout of its file if that may be served, or why not; `total_bytes` is
+    /// the size of the data set. That something is not here (yet) is no fault of who asks.
+    ///
+    /// # Panics
+    /// If `found` is not of the fetch's ranges.
     ///
     /// # Errors
     /// With the code to close the connection with, if the peer asks for too much or makes no sense too often.
     pub fn handle_fetch(
         &mut self,
         fetch: &FetchRequest,
-        layout: impl Fn(FileId) -> Option<Layout>,
+        found: &[Result<Layout, RangeProblem>],
         total_bytes: u64,
     ) -> Result<Judged, CloseCode> {
         if self.unanswered.len() >= limits::FETCHES_OUTSTANDING_MAX {
@@ -65,10 +69,11 @@ impl Server {
             total_bytes.saturating_mul(limits::SERVED_RATIO_MAX).saturating_add(SERVED_SLACK_BYTES);
         let mut answers = Vec::with_capacity(fetch.ranges.len());
         let mut fetch_bytes = 0;
-        for &range in &fetch.ranges {
-            let judged = match layout(range.file) {
-                None => Err(RangeProblem::UnknownFile),
-                Some(layout) => match layout.run_bytes(range.first, range.count) {
+        assert_eq!(fetch.ranges.len(), found.len(), "one for each range");
+        for (&range, found) in fetch.ranges.iter().zip(found) {
+            let judged = match found {
+                Err(problem) => Err(*problem),
+                Ok(layout) => match layout.run_bytes(range.first, range.count) {
                     None => Err(RangeProblem::OutOfRange),
                     Some(bytes) => Ok((bytes, u64::from(range.count) <= u64::from(layout.blocks_per_run()))),
                 },
@@ -90,7 +95,7 @@ impl Server {
                     Answer::Serve { range, bytes: u32::try_from(bytes).expect("a run is at most 16 MiB") }
                 }
                 Err(problem) => {
-                    self.strikes += 1;
+                    self.strikes += u32::from(problem != RangeProblem::NotHere);
                     Answer::Refuse(RangeError { range, problem })
                 }
             });
@@ -136,6 +141,17 @@ mod tests {
         FetchRequest { ranges: ranges.to_vec() }
     }
 
+    /// Judges a fetch by a server that has whole files.
+    fn judge(
+        server: &mut Server,
+        fetch: &FetchRequest,
+        layout: fn(FileId) -> Option<Layout>,
+        total_bytes: u64,
+    ) -> Result<Judged, CloseCode> {
+        let found = fetch.ranges.iter().map(|range| layout(range.file).ok_or(RangeProblem::UnknownFile));
+        server.handle_fetch(fetch, &found.collect::<Vec<_>>(), total_bytes)
+    }
+
     fn layout(file: FileId) -> Option<Layout> {
         (file.0 < 10).then(|| Layout::new(100_000, BlockSize::MIN).expect("small"))
     }
@@ -143,9 +159,8 @@ mod tests {
     #[test]
     fn a13_requests_past_the_end_or_for_unknown_files_are_answered_with_errors_then_closed() {
         let mut server = Server::new();
-        let judged = server
-            .handle_fetch(&fetch(&[range(0, 0, 4), range(1, 3, 2), range(77, 0, 1)]), layout, 1 << 20)
-            .expect("answered");
+        let three = fetch(&[range(0, 0, 4), range(1, 3, 2), range(77, 0, 1)]);
+        let judged = judge(&mut server, &three, layout, 1 << 20).expect("answered");
         assert_eq!(judged.answers[0], Answer::Serve { range: range(0, 0, 4), bytes: 100_000 });
         let refusal = |range, problem| Answer::Refuse(RangeError { range, problem });
         assert_eq!(judged.answers[1], refusal(range(1, 3, 2), RangeProblem::OutOfRange));
@@ -155,7 +170,7 @@ mod tests {
 
         let mut delayed = false;
         let closed = (0..1_000).find_map(|i| {
-            let judged = server.handle_fetch(&fetch(&[range(100 + i, 0, 1)]), layout, 1 << 20);
+            let judged = judge(&mut server, &fetch(&[range(100 + i, 0, 1)]), layout, 1 << 20);
             server.handle_answered();
             match judged {
                 Ok(judged) => {
@@ -173,17 +188,17 @@ mod tests {
     fn a13_duplicates_are_refused_and_then_closed() {
         let mut server = Server::new();
         let twice = fetch(&[range(0, 0, 4), range(0, 0, 4)]);
-        let judged = server.handle_fetch(&twice, layout, 1 << 20).expect("answered");
+        let judged = judge(&mut server, &twice, layout, 1 << 20).expect("answered");
         assert!(matches!(
             judged.answers[1],
             Answer::Refuse(RangeError { problem: RangeProblem::Excessive, .. })
         ));
         let again = fetch(&[range(0, 0, 4)]);
-        server.handle_fetch(&again, layout, 1 << 20).expect("answered");
+        judge(&mut server, &again, layout, 1 << 20).expect("answered");
         assert_eq!(server.strikes, 2);
         server.handle_answered();
         server.handle_answered();
-        let judged = server.handle_fetch(&again, layout, 1 << 20).expect("answered");
+        let judged = judge(&mut server, &again, layout, 1 << 20).expect("answered");
         assert!(
             matches!(judged.answers[0], Answer::Serve { .. }),
             "asking again after the answer is a retry"
@@ -191,7 +206,7 @@ mod tests {
 
         let mut asked = 0_u64;
         let code = loop {
-            match server.handle_fetch(&again, layout, 0) {
+            match judge(&mut server, &again, layout, 0) {
                 Ok(_) => server.handle_answered(),
                 Err(code) => break code,
             }
@@ -206,9 +221,21 @@ mod tests {
         let mut server = Server::new();
         for i in 0..u32::try_from(limits::FETCHES_OUTSTANDING_MAX).expect("small") {
             let one = fetch(&[range(u64::from(i / 4), i % 4, 1)]);
-            server.handle_fetch(&one, layout, 1 << 30).expect("answered");
+            judge(&mut server, &one, layout, 1 << 30).expect("answered");
         }
-        assert_eq!(server.handle_fetch(&fetch(&[range(9, 0, 1)]), layout, 1 << 30), Err(CloseCode::Flood));
+        assert_eq!(judge(&mut server, &fetch(&[range(9, 0, 1)]), layout, 1 << 30), Err(CloseCode::Flood));
+    }
+
+    #[test]
+    fn what_is_not_here_is_no_fault_of_who_asks() {
+        let mut server = Server::new();
+        for i in 0..1000 {
+            let one = fetch(&[range(i, 0, 1)]);
+            let judged = server.handle_fetch(&one, &[Err(RangeProblem::NotHere)], 0).expect("answered");
+            assert_eq!(judged.delay_ms, 0);
+            server.handle_answered();
+        }
+        assert_eq!(server.strikes, 0);
     }
 
     #[test]
@@ -216,7 +243,7 @@ mod tests {
         let big = |_| Layout::new(10 << 20, BlockSize::MIN);
         let ok = fetch(&[range(0, 0, 32)]);
         let too_much = fetch(&[range(0, 0, 32), range(0, 32, 1)]);
-        assert!(Server::new().handle_fetch(&ok, big, 1 << 30).is_ok());
-        assert_eq!(Server::new().handle_fetch(&too_much, big, 1 << 30), Err(CloseCode::Protocol));
+        assert!(judge(&mut Server::new(), &ok, big, 1 << 30).is_ok());
+        assert_eq!(judge(&mut Server::new(), &too_much, big, 1 << 30), Err(CloseCode::Protocol));
     }
 }

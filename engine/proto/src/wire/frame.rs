@@ -31,10 +31,14 @@ pub enum FrameKind {
     Reject,
     /// The receiver has everything.
     Finished,
+    /// What a receiver that serves has.
+    Have,
+    /// Others who serve.
+    Peers,
 }
 
 impl FrameKind {
-    const ALL: [(u16, Self); 12] = [
+    const ALL: [(u16, Self); 14] = [
         (1, Self::Hello),
         (2, Self::Welcome),
         (3, Self::Close),
@@ -47,6 +51,8 @@ impl FrameKind {
         (10, Self::RangeError),
         (11, Self::Reject),
         (12, Self::Finished),
+        (13, Self::Have),
+        (14, Self::Peers),
     ];
 
     fn code(self) -> u16 {
@@ -62,9 +68,14 @@ impl FrameKind {
     pub fn body_bytes_max(self) -> usize {
         match self {
             Self::Ping | Self::Pong => 0,
-            Self::Hello | Self::Welcome | Self::Close | Self::Credit | Self::Reject | Self::Finished => {
-                limits::MESSAGE_BYTES_MAX
-            }
+            Self::Hello
+            | Self::Welcome
+            | Self::Close
+            | Self::Credit
+            | Self::Reject
+            | Self::Finished
+            | Self::Peers => limits::MESSAGE_BYTES_MAX,
+            Self::Have => 4 + 12 * limits::HAVE_SPANS_MAX + 16 * limits::HAVE_RANGES_MAX,
             Self::Segment => limits::SEGMENT_BYTES_MAX,
             Self::Fetch => 2 + 16 * limits::FETCH_RANGES_MAX,
             Self::Blocks => limits::BLOCKS_PREFIX_BYTES + limits::BLOCKS_PAYLOAD_BYTES_MAX,
@@ -189,6 +200,8 @@ pub enum RangeProblem {
     Unreadable,
     /// Asked for again while unanswered, or far too often.
     Excessive,
+    /// A receiver that serves does not have it, or not any more.
+    NotHere,
 }
 
 /// A range that cannot be had.
@@ -213,6 +226,7 @@ impl RangeError {
             RangeProblem::Changed => 3,
             RangeProblem::Unreadable => 4,
             RangeProblem::Excessive => 5,
+            RangeProblem::NotHere => 6,
         };
         let mut bytes = [0; Self::BYTES];
         bytes[..16].copy_from_slice(&self.range.encode());
@@ -233,6 +247,7 @@ impl RangeError {
             3 => RangeProblem::Changed,
             4 => RangeProblem::Unreadable,
             5 => RangeProblem::Excessive,
+            6 => RangeProblem::NotHere,
             _ => return Err(malformed),
         };
         Ok(Self { range: BlocksPrefix::decode(range), problem })

@@ -3,6 +3,7 @@
 //! The protobuf types stay in here; what leaves is checked.
 
 use super::frame::{BlocksPrefix, FrameKind};
+use super::swarm::Member;
 use crate::block::{BlockIndex, FileId};
 use crate::codec::Put as _;
 use crate::limits;
@@ -39,6 +40,8 @@ pub struct Hello {
     pub version_max: u32,
     /// What the connection is for.
     pub channel: Channel,
+    /// Who dials; `None` for one that takes no part in a swarm.
+    pub member: Option<Member>,
 }
 
 /// The listener's first message.
@@ -52,6 +55,10 @@ pub struct Welcome {
     pub fetches_outstanding: u32,
     /// Where the snapshot begins by whose numbers files are fetched. A sender that was started anew has another one.
     pub snapshot: SegmentSeq,
+    /// Who listens; `None` for one that takes no part in a swarm.
+    pub member: Option<Member>,
+    /// Whether it has only what its frames of [`FrameKind::Have`] say: a receiver, not the source.
+    pub partial: bool,
 }
 
 /// Why a connection ends.
@@ -150,6 +157,12 @@ mod proto {
         pub(super) next_segment: Option<u64>,
         #[prost(bytes = "vec", optional, tag = "4")]
         pub(super) session: Option<Vec<u8>>,
+        #[prost(bytes = "vec", optional, tag = "5")]
+        pub(super) node: Option<Vec<u8>>,
+        #[prost(uint32, tag = "6")]
+        pub(super) port: u32,
+        #[prost(string, tag = "7")]
+        pub(super) label: String,
     }
     #[derive(prost::Message)]
     pub(super) struct Welcome {
@@ -161,6 +174,14 @@ mod proto {
         pub(super) fetches_outstanding: u32,
         #[prost(uint64, tag = "4")]
         pub(super) snapshot: u64,
+        #[prost(bytes = "vec", optional, tag = "5")]
+        pub(super) node: Option<Vec<u8>>,
+        #[prost(uint32, tag = "6")]
+        pub(super) port: u32,
+        #[prost(string, tag = "7")]
+        pub(super) label: String,
+        #[prost(bool, tag = "8")]
+        pub(super) partial: bool,
     }
     #[derive(prost::Message)]
     pub(super) struct Close {
@@ -194,6 +215,13 @@ mod proto {
     }
 }
 
+/// How a member is written: who, where, and where it stands.
+fn fields_of(member: Option<&Member>) -> (Option<Vec<u8>>, u32, String) {
+    member.map_or((None, 0, String::new()), |member| {
+        (Some(member.node.0.to_vec()), member.port.into(), member.label.to_string())
+    })
+}
+
 impl Hello {
     /// The bytes.
     #[must_use]
@@ -202,8 +230,17 @@ impl Hello {
             Channel::Control { next_segment } => (Some(next_segment.0), None),
             Channel::Data { session } => (None, Some(session.to_vec())),
         };
-        proto::Hello { version_min: self.version_min, version_max: self.version_max, next_segment, session }
-            .encode_to_vec()
+        let (node, port, label) = fields_of(self.member.as_ref());
+        proto::Hello {
+            version_min: self.version_min,
+            version_max: self.version_max,
+            next_segment,
+            session,
+            node,
+            port,
+            label,
+        }
+        .encode_to_vec()
     }
 
     /// Reads the body of a frame.
@@ -221,7 +258,8 @@ impl Hello {
         if hello.version_min > hello.version_max {
             return Err(error);
         }
-        Ok(Self { version_min: hello.version_min, version_max: hello.version_max, channel })
+        let member = Member::of_fields(hello.node, hello.port, &hello.label, error)?;
+        Ok(Self { version_min: hello.version_min, version_max: hello.version_max, channel, member })
     }
 }
 
@@ -229,11 +267,16 @@ impl Welcome {
     /// The bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        let (node, port, label) = fields_of(self.member.as_ref());
         proto::Welcome {
             version: self.version,
             session: self.session.to_vec(),
             fetches_outstanding: self.fetches_outstanding,
             snapshot: self.snapshot.0,
+            node,
+            port,
+            label,
+            partial: self.partial,
         }
         .encode_to_vec()
     }
@@ -254,6 +297,8 @@ impl Welcome {
             session: welcome.session.try_into().map_err(|_| error)?,
             fetches_outstanding: welcome.fetches_outstanding.min(ours),
             snapshot: SegmentSeq(welcome.snapshot),
+            member: Member::of_fields(welcome.node, welcome.port, &welcome.label, error)?,
+            partial: welcome.partial,
         })
     }
 }

@@ -21,12 +21,13 @@ fn a15_versions_from_the_future_are_closed_with_their_own_code() {
         let receiver = HostileReceiver::new(served.ticket());
         for channel in [CONTROL, Channel::Data { session: [1; 16] }] {
             for (version_min, version_max) in [(99, 99), (2, u32::MAX), (0, 0)] {
-                let talk = receiver.greet(&Hello { version_min, version_max, channel }).await;
+                let talk = receiver.greet(&Hello { version_min, version_max, channel, member: None }).await;
                 closed_with(talk, "no common version", CloseCode::Version).await;
             }
         }
         // One that speaks ours too is welcome.
-        let mut talk = receiver.greet(&Hello { version_min: 1, version_max: 99, channel: CONTROL }).await;
+        let mut talk =
+            receiver.greet(&Hello { version_min: 1, version_max: 99, channel: CONTROL, member: None }).await;
         talk.hear_until(FrameKind::Welcome).await.expect("welcomed");
     });
     let _ = served.assert_unharmed();
@@ -35,7 +36,7 @@ fn a15_versions_from_the_future_are_closed_with_their_own_code() {
 #[test]
 fn a15_greetings_that_are_none_are_closed() {
     let served = Served::new();
-    let unordered = Hello { version_min: 2, version_max: 1, channel: CONTROL }.encode();
+    let unordered = Hello { version_min: 2, version_max: 1, channel: CONTROL, member: None }.encode();
     let frame = |body: &[u8]| raw_frame(1, u32::try_from(body.len()).expect("short"), 0, body);
     let cases = [
         ("an unknown kind", raw_frame(99, 0, 0, &[])),
@@ -72,7 +73,7 @@ fn a15_frames_that_may_not_come_are_closed_with_the_code_for_it() {
     let mut reserved = raw_frame(4, 0, 0, &[]);
     reserved[3] = 1;
     let everywhere = [
-        ("an unknown kind", raw_frame(13, 0, 0, &[])),
+        ("an unknown kind", raw_frame(15, 0, 0, &[])),
         ("a reserved field", reserved),
         ("a second hello", hello_frame),
         ("a welcome", raw_frame(2, 0, 0, &[])),

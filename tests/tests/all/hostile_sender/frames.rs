@@ -42,7 +42,7 @@ fn reserved_used() -> Vec<u8> {
 fn broken_control_frames() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let where_none = "where none may come";
     vec![
-        ("an unknown kind", raw_frame(13, 0, 0, &[]), "unknown frame kind 13"),
+        ("an unknown kind", raw_frame(15, 0, 0, &[]), "unknown frame kind 15"),
         ("kind 0", raw_frame(0, 0, 0, &[]), "unknown frame kind 0"),
         ("the last kind", raw_frame(0xffff, 0, 0, &[]), "unknown frame kind 65535"),
         ("a reserved field", reserved_used(), "a reserved field"),
@@ -114,8 +114,15 @@ fn a15_a_sender_that_breaks_the_protocol_is_closed_with_the_code_for_it() {
 #[test]
 fn a15_a_greeting_that_is_none_ends_the_session() {
     let welcome = |version, fetches_outstanding| {
-        let body =
-            Welcome { version, session: SESSION, fetches_outstanding, snapshot: SegmentSeq(0) }.encode();
+        let body = Welcome {
+            version,
+            session: SESSION,
+            fetches_outstanding,
+            snapshot: SegmentSeq(0),
+            member: None,
+            partial: false,
+        }
+        .encode();
         raw_frame(2, u32::try_from(body.len()).expect("short"), 0, &body)
     };
     let mut short_session = welcome(1, 1);
@@ -140,8 +147,15 @@ fn a15_a_greeting_that_is_none_ends_the_session() {
 
 #[test]
 fn a15_a_sender_that_chooses_a_version_that_was_not_offered_is_closed_with_the_code_for_it() {
-    let body =
-        Welcome { version: 99, session: SESSION, fetches_outstanding: 1, snapshot: SegmentSeq(0) }.encode();
+    let body = Welcome {
+        version: 99,
+        session: SESSION,
+        fetches_outstanding: 1,
+        snapshot: SegmentSeq(0),
+        member: None,
+        partial: false,
+    }
+    .encode();
     let (_, seen) =
         meets_on_control(raw_frame(2, u32::try_from(body.len()).expect("short"), 0, &body), false);
     assert_eq!(closed_with(&seen), Some(CloseCode::Version), "{seen:?}");

@@ -7,12 +7,15 @@ use crate::error::RunError;
 use crate::receive::Event;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use crate::receive::data::{self, Down, FetchJob, is_busy};
+use crate::receive::local::Context;
 use crate::report::Event as Told;
+use crate::swarm::{ReplicaShelf, Share};
 use sealift_net::{Backoff, DialErrorKind};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
 use sealift_proto::manifest::SegmentSeq;
+use sealift_proto::session::hello;
 use sealift_proto::transfer::pull::ConnectionId;
-use sealift_proto::wire::{Close, CloseCode, Credit, FrameKind};
+use sealift_proto::wire::{Channel, Close, CloseCode, Credit, FrameKind, Hello};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +105,7 @@ impl Coordinator {
                     // By our numbers it would give other files.
                     return Err(RunError::NewSnapshot);
                 }
+                self.share(welcome.snapshot)?;
                 self.link.open = Some((address, welcome.session));
                 self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
                 let now = Instant::now();
@@ -121,6 +125,7 @@ impl Coordinator {
                 self.link.backoff.reset();
                 self.take_segments()?;
             }
+            Heard::Have(_) | Heard::Peers(_) => {}
             Heard::Closed(Close { code, reason }) => {
                 self.link.outbox = None;
                 return self.closed(code, &reason);
@@ -143,6 +148,19 @@ impl Coordinator {
                 _ => return Err(error.into()),
             },
         }
+        Ok(())
+    }
+
+    /// Begins to serve others, if that is wanted and has not begun.
+    fn share(&mut self, snapshot: SegmentSeq) -> Result<(), RunError> {
+        let Some(swarm) = self.swarm.as_ref().filter(|_| self.share.is_none()) else { return Ok(()) };
+        let Context { replica, memory, .. } = &self.context;
+        let shelf = ReplicaShelf::new(Arc::clone(replica), Arc::clone(memory))
+            .map_err(|error| RunError::Failed(format!("cannot serve others: {error}")))?;
+        let shelf = Arc::new(shelf);
+        self.transfer.offer(Arc::clone(&shelf));
+        let (ro, limiter) = (self.options.ticket.ro_secret.clone(), Arc::clone(&self.options.limiter));
+        self.share = Some(Share::start(swarm, ro, limiter, &self.shards, &self.reporter, shelf, snapshot)?);
         Ok(())
     }
 
@@ -243,11 +261,13 @@ impl Coordinator {
         let taken_up = self.transfer.next_segment();
         let next_segment =
             self.arrivals.as_ref().map_or(taken_up, |arrivals| arrivals.next_after_loss(taken_up));
+        let member = self.swarm.as_ref().map(|swarm| swarm.member.clone());
+        let greeting = Hello { member, ..hello(Channel::Control { next_segment }) };
         tokio::spawn(control::run(
             self.link.number,
             self.dialer.clone(),
             self.options.ticket.addresses.clone(),
-            next_segment,
+            greeting,
             frames,
             self.events_in.clone(),
         ));

@@ -78,10 +78,11 @@ impl Transfer {
 
     /// A file is as it should be.
     pub(super) fn stays(&mut self, id: FileId, row: Option<EntryRow>) {
+        let is_indexed = row.is_none();
         if let (Some(row), Some(file)) = (row, self.files.get(&id)) {
             self.notes.rows.push((file.path.clone(), row));
         }
-        self.in_place(id);
+        self.in_place(id, is_indexed);
     }
 
     /// Takes what was found at the destination.
@@ -252,7 +253,7 @@ impl Transfer {
         }
         for verdict in verdicts {
             match verdict {
-                Verdict::Retry(file, block) => self.rejects.push(Reject { file, block }),
+                Verdict::Retry(file, block) => self.rejects.push((connection, Reject { file, block })),
                 Verdict::GiveUp(id, Loss::Refused(RangeProblem::Changed)) => self.await_word(id),
                 Verdict::GiveUp(id, Loss::Refused(problem)) => {
                     self.fail(id, &format!("the sender cannot give it: {}", refusal_text(problem)));
@@ -320,23 +321,33 @@ impl Transfer {
     /// Takes what became of files that were to be published.
     pub fn placed(&mut self, placed: Vec<Placed>) {
         self.jobs -= 1;
+        if let Some(shelving) = &mut self.shelving {
+            shelving.noted();
+        }
         for Placed { id, result } in placed {
             match result {
                 Ok(()) => {
                     self.space.fitted();
-                    self.in_place(id);
+                    self.in_place(id, true);
                 }
                 Err(failure) => self.trouble(id, failure),
             }
         }
     }
 
-    pub(super) fn in_place(&mut self, id: FileId) {
+    /// A file is in its place, and the index knows it or is told with the next batch.
+    pub(super) fn in_place(&mut self, id: FileId, is_indexed: bool) {
         // It may have been withdrawn while it was published: then it stands until its next version.
         if let Some(file) = self.forget(id) {
             self.unplaced.remove(&file.path);
             self.failed -= u64::from(self.lost.remove(&file.path));
-            self.done.add(id, file.assembly.layout().size_bytes());
+            let layout = file.assembly.layout();
+            self.done.add(id, layout.size_bytes());
+            if let Some(shelving) = &mut self.shelving
+                && layout.blocks() > 0
+            {
+                shelving.placed(id, file.path, layout, is_indexed);
+            }
         }
     }
 }
@@ -348,5 +359,6 @@ fn refusal_text(problem: RangeProblem) -> &'static str {
         RangeProblem::Changed => "the file has changed",
         RangeProblem::Unreadable => "it cannot read the file",
         RangeProblem::Excessive => "it was asked for too often",
+        RangeProblem::NotHere => "it does not have it",
     }
 }
