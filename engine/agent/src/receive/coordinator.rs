@@ -10,7 +10,7 @@ use super::data::Down;
 use super::failure::{Failure, Trouble};
 use super::local::{Context, Prepared};
 use super::place::{self, Publisher};
-use super::transfer::Transfer;
+use super::transfer::{SOURCE, Transfer};
 use super::{EVENTS_MAX, Event, ReceiveOptions, checkpoint};
 use crate::error::{Finish, RunError};
 use crate::report::{Event as Told, Reporter};
@@ -188,7 +188,7 @@ impl Coordinator {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.up_ms = Some(now);
                     connection.heard_ms.store(now, Ordering::Relaxed);
-                    self.transfer.puller.connect(id, now);
+                    self.transfer.puller.connect(id, SOURCE, now);
                 }
             }
             Event::DataDown(id, down) => self.data_down(id, down)?,

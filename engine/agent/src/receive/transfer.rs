@@ -23,13 +23,16 @@ use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
 use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentSeq};
 use sealift_proto::path::SafePath;
-use sealift_proto::transfer::pull::Puller;
+use sealift_proto::transfer::pull::{Distance, NodeId, PeerId, PeerInfo, PeerKind, Puller};
 use sealift_proto::wire::{CloseCode, Reject};
 use sealift_store::Attributed;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use trouble::{RecordRetry, Space};
+
+/// The source, among the peers of a transfer.
+pub const SOURCE: PeerId = PeerId(0);
 
 /// Files that may be in work before no more of the manifest is asked for.
 const FILES_PENDING_MAX: usize = 4096;
@@ -161,8 +164,12 @@ impl Transfer {
         reporter: Arc<Reporter>,
     ) -> Self {
         let catalog = Catalog::new(options.ticket.verify_key.clone(), context.memory.accepted());
+        // There is no other peer yet, and so nothing to share and nothing left to chance.
+        let mut puller = Puller::new(fetches_max, NodeId([0; 16]), 0);
+        let source = PeerInfo { node: NodeId([0; 16]), kind: PeerKind::Source, distance: Distance::Zone };
+        puller.join(SOURCE, source).expect("there is room for one peer");
         Self {
-            puller: Puller::new(fetches_max),
+            puller,
             notes: Notes::default(),
             space: Space::new(options.wait_for_space),
             record_retry: None,

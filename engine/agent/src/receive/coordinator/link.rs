@@ -7,6 +7,7 @@ use crate::error::RunError;
 use crate::receive::Event;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use crate::receive::data::{self, Down, FetchJob, is_busy};
+use crate::receive::transfer::SOURCE;
 use crate::report::Event as Told;
 use sealift_net::{Backoff, DialErrorKind};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
@@ -103,7 +104,7 @@ impl Coordinator {
                     return Err(RunError::NewSnapshot);
                 }
                 self.link.open = Some((address, welcome.session));
-                self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
+                self.transfer.puller.bound_fetches(SOURCE, welcome.fetches_outstanding as usize);
                 let now = Instant::now();
                 self.link.open_since = now;
                 self.link.has_given = false;

@@ -211,8 +211,8 @@ impl Transfer {
     }
 
     /// A fetch with all that is needed to verify and place what it brings.
-    pub fn next_fetch(&mut self, connection: ConnectionId) -> Option<FetchJob> {
-        let fetch = self.puller.poll_fetch(connection)?;
+    pub fn next_fetch(&mut self, connection: ConnectionId, now_ms: u64) -> Option<FetchJob> {
+        let fetch = self.puller.poll_fetch(connection, now_ms)?;
         let place = |run: &Run| self.files.get(&run.file).and_then(|file| file.place(run));
         let places =
             fetch.runs.iter().map(|run| place(run).expect("runs of lost files are cancelled")).collect();
@@ -252,7 +252,9 @@ impl Transfer {
         }
         for verdict in verdicts {
             match verdict {
-                Verdict::Retry(file, block) => self.rejects.push(Reject { file, block }),
+                // It comes from one peer, and so once; or its file is of no more interest.
+                Verdict::Late(_) => {}
+                Verdict::Retry(_, file, block) => self.rejects.push(Reject { file, block }),
                 Verdict::GiveUp(id, Loss::Refused(RangeProblem::Changed)) => self.await_word(id),
                 Verdict::GiveUp(id, Loss::Refused(problem)) => {
                     self.fail(id, &format!("the sender cannot give it: {}", refusal_text(problem)));
@@ -264,7 +266,7 @@ impl Transfer {
                     let failure = errors.iter().find(|(of, _)| *of == id).map(|(_, failure)| failure.clone());
                     self.trouble(id, failure.unwrap_or_else(|| Failure::lasting("it could not be written")));
                 }
-                Verdict::Ban => {
+                Verdict::Ban(_) => {
                     let what = "too many blocks did not match what was signed".to_owned();
                     return Err(RunError::Hostile { code: CloseCode::BadBlocks, what });
                 }
