@@ -6,7 +6,10 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::limits::{FETCH_RANGES_MAX, RUN_BYTES_MAX};
-use sealift_proto::transfer::pull::{ConnectionId, DueAnswers, Fetch, Loss, Outcome, Puller, Run, Verdict};
+use sealift_proto::member::NodeId;
+use sealift_proto::transfer::pull::{
+    ConnectionId, Distance, DueAnswers, Fetch, Loss, Outcome, PeerId, PeerInfo, PeerKind, Puller, Run, Verdict,
+};
 use sealift_proto::wire::{BlocksPrefix, RangeProblem};
 use std::collections::{BTreeMap, HashSet};
 
@@ -45,8 +48,12 @@ struct Connection {
     fetches: Vec<(Fetch, Vec<Outcome>)>,
 }
 
+const SOURCE: PeerId = PeerId(0);
+
 fuzz_target!(|input: Input| {
-    let mut puller = Puller::new(input.fetches_max.into());
+    let mut puller = Puller::new(input.fetches_max.into(), NodeId([1; 16]), 0);
+    let source = PeerInfo { node: NodeId([0; 16]), kind: PeerKind::Source, distance: Distance::Zone };
+    puller.join(SOURCE, source).expect("the first");
     let mut missing = HashSet::new();
     for (index, (size, log2)) in input.files.iter().take(64).enumerate() {
         let block_size = BlockSize::from_log2(15 + log2 % 10).expect("in range");
@@ -65,7 +72,7 @@ fuzz_target!(|input: Input| {
             Step::Connect(id) => {
                 let id = ConnectionId(u32::from(id % 4));
                 if !connections.contains_key(&id) {
-                    puller.connect(id, now_ms);
+                    puller.connect(id, SOURCE, now_ms);
                     connections.insert(id, Connection { due: DueAnswers::default(), fetches: Vec::new() });
                 }
             }
@@ -76,7 +83,7 @@ fuzz_target!(|input: Input| {
             }
             Step::Poll(id) => {
                 let id = ConnectionId(u32::from(id % 4));
-                let Some(fetch) = puller.poll_fetch(id) else { continue };
+                let Some(fetch) = puller.poll_fetch(id, now_ms) else { continue };
                 let connection = connections.get_mut(&id).expect("only what is connected is asked");
                 let bytes: usize = fetch.runs.iter().map(|run| run.bytes as usize).sum();
                 assert!((1..=FETCH_RANGES_MAX).contains(&fetch.runs.len()));
@@ -127,8 +134,8 @@ fuzz_target!(|input: Input| {
                             puller.cancel(file);
                             missing.retain(|(of, _)| *of != file);
                         }
-                        Verdict::Retry(..) => {}
-                        Verdict::Ban => return,
+                        Verdict::Retry(..) | Verdict::Late(_) => {}
+                        Verdict::Ban(_) => return,
                     }
                 }
             }
@@ -151,8 +158,8 @@ fuzz_target!(|input: Input| {
         puller.disconnect(id);
     }
     let last = ConnectionId(9);
-    puller.connect(last, now_ms);
-    while let Some(fetch) = puller.poll_fetch(last) {
+    puller.connect(last, SOURCE, now_ms);
+    while let Some(fetch) = puller.poll_fetch(last, now_ms) {
         let outcomes = vec![Outcome::Written; fetch.runs.len()];
         puller.handle_answer(last, fetch.id, &outcomes, now_ms).expect("asked");
         for run in fetch.runs {

@@ -110,6 +110,26 @@ pub const HAVE_RANGES_MAX: usize = 512;
 pub const LABEL_BYTES_MAX: usize = 128;
 /// Parts of such a label.
 pub const LABEL_PARTS_MAX: usize = 8;
+/// Peers that a receiver knows of at a time, connected or not; as many as one source serves.
+pub const SWARM_PEERS_MAX: usize = SESSIONS_MAX;
+/// Peers that gave something wrong and are remembered, banned ones among them, when they have left.
+pub const SWARM_STRUCK_MAX: usize = 1024;
+/// Stretches of files and of blocks remembered of what one peer has. What does not fit is not asked of it.
+pub const HAVE_STRETCHES_MAX: usize = 16_384;
+/// Runs that the picker looks at, beside those that it takes, before it asks for what it has found.
+pub const PICK_LOOKS_MAX: usize = 64;
+/// Entries of the picker's queues that are of no more use and are dropped in one call. Each was put there once.
+pub const PICK_DROPS_MAX: usize = 4096;
+/// Peers that one run is asked of at a time.
+pub const RUN_ASKERS_MAX: usize = 3;
+/// Fetches that repeat what is asked of a slower peer already, at a time, when nothing else is left to ask for.
+pub const ENDGAME_FETCHES_MAX: usize = 4;
+/// How long a receiver waits for what another is expected to bring, for each receiver that comes before it.
+pub const SWARM_PATIENCE_MS: u64 = 2_000;
+/// What is asked of one peer ahead, in milliseconds of its rate.
+pub const SWARM_AHEAD_MS: u64 = 1_000;
+/// How long a peer whose rate is not known may take for an answer before what it owes is asked elsewhere too.
+pub const SWARM_ANSWER_MS: u64 = 10_000;
 
 /// Addresses in a ticket.
 pub const TICKET_ADDRESSES_MAX: usize = 16;
@@ -134,3 +154,6 @@ const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
 const _: () = assert!(48 * PEERS_TOLD_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL_MS * 2 < DEAD_PEER_TIMEOUT_MS);
 const _: () = assert!(FILE_BYTES_MAX < 1 << 63);
+// Peers are counted in two bytes.
+const _: () = assert!(SWARM_PEERS_MAX < u16::MAX as usize);
+const _: () = assert!(SWARM_PATIENCE_MS < SWARM_ANSWER_MS && SWARM_ANSWER_MS < DEAD_PEER_TIMEOUT_MS);

@@ -9,8 +9,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
 
-/// Where a member stands in the network, from the widest part to the narrowest: `eu/dc1/rack7`. What two labels share
-/// from the left is near. An empty one says nothing.
+/// Where a member stands in the network, `zone/rack`: what two labels share from the left is near, and the links between
+/// zones are dear. An empty one says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Label(String);
 
@@ -46,18 +46,6 @@ impl Label {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Parts that differ, counted from the first that does, of the longer one: 0 for the same place, and for one that
-    /// is not known.
-    #[must_use]
-    pub fn distance(&self, other: &Self) -> u8 {
-        if self.0.is_empty() || other.0.is_empty() {
-            return 0;
-        }
-        let (ours, theirs): (Vec<_>, Vec<_>) = (self.0.split('/').collect(), other.0.split('/').collect());
-        let shared = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
-        u8::try_from(ours.len().max(theirs.len()) - shared).expect("at most LABEL_PARTS_MAX")
-    }
 }
 
 impl fmt::Display for Label {
@@ -87,16 +75,5 @@ mod tests {
         for bad in ["/", "a/", "/a", "a//b", "a b", "a\n", "ä", &deep, &"x".repeat(LABEL_BYTES_MAX + 1)] {
             assert_eq!(Label::parse(bad), Err(LabelError), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn what_labels_share_from_the_left_is_near() {
-        let distance = |a: &str, b: &str| Label::parse(a).unwrap().distance(&Label::parse(b).unwrap());
-        assert_eq!(distance("eu/dc1/r1", "eu/dc1/r1"), 0);
-        assert_eq!(distance("eu/dc1/r1", "eu/dc1/r2"), 1);
-        assert_eq!(distance("eu/dc1/r1", "eu/dc2/r1"), 2);
-        assert_eq!(distance("eu/dc1/r1", "us/dc1/r1"), 3);
-        assert_eq!(distance("eu", "eu/dc1"), 1);
-        assert_eq!(distance("", "us/dc1/r1"), 0, "nothing is known of it");
     }
 }

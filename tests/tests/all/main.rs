@@ -14,5 +14,6 @@ mod relay;
 mod replica;
 mod replicate;
 mod resume_sender;
+mod swarm;
 mod vectors;
 mod verify;

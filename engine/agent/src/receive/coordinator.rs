@@ -3,8 +3,10 @@
 
 mod jobs;
 mod link;
+mod swarm;
 
 use self::link::{DataConnection, Link, Slot};
+use self::swarm::Others;
 use super::arrivals::Arrivals;
 use super::data::Down;
 use super::failure::{Failure, Trouble};
@@ -17,6 +19,7 @@ use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
 use crate::swarm::{Share, Swarm};
 use sealift_net::{Backoff, Dialer};
+use sealift_proto::member::NodeId;
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Close, CloseCode, Finished, FrameKind};
 use sealift_store::IoWorkers;
@@ -56,6 +59,10 @@ pub struct Coordinator {
     arrivals: Option<Arrivals>,
     /// If this receiver takes part in a swarm,
     swarm: Option<Arc<Swarm>>,
+    /// hears what others have,
+    others: Option<Others>,
+    /// Dials of control connections, numbered from 1.
+    dials: u64,
     /// and serves others, from the first session with the sender on.
     share: Option<Share>,
     /// Whether it was told that the manifest waits for room.
@@ -90,8 +97,14 @@ impl Coordinator {
         so_far: SoFar,
     ) -> Result<Self, RunError> {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let mut transfer =
-            Transfer::new(&options, FETCHES_PER_CONNECTION, context.clone(), Arc::clone(&reporter));
+        let me = swarm.as_ref().map_or(NodeId([0; 16]), |swarm| swarm.member.node);
+        let mut transfer = Transfer::new(
+            &options,
+            FETCHES_PER_CONNECTION,
+            (me, link::random()),
+            context.clone(),
+            Arc::clone(&reporter),
+        );
         transfer.transferred_bytes = so_far.transferred_bytes;
         let key = options.ticket.verify_key.clone();
         let arrivals = Arrivals::new(&context.replica, key, context.memory.accepted())
@@ -123,7 +136,9 @@ impl Coordinator {
             next_connection: 0,
             transfer,
             arrivals: Some(arrivals),
+            others: swarm.as_ref().map(|swarm| Others::new(swarm.member.node, now)),
             swarm,
+            dials: 0,
             share: None,
             manifest_waits: false,
             publishing: false,
@@ -220,20 +235,23 @@ impl Coordinator {
     fn handle(&mut self, event: Event) -> Result<(), RunError> {
         match event {
             Event::Control(number, heard) if number == self.link.number => self.heard(heard)?,
-            Event::Control(..) => {}
+            Event::Control(number, heard) => self.peer_heard(number, heard),
             Event::DataUp(id) => {
                 let now = self.now_ms();
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.up_ms = Some(now);
                     connection.heard_ms.store(now, Ordering::Relaxed);
-                    self.transfer.puller.connect(id, now);
+                }
+                if let Some(peer) = self.peer_of(id) {
+                    self.transfer.puller.connect(id, peer, now);
                 }
             }
             Event::DataDown(id, down) => self.data_down(id, down)?,
             Event::Fetched(fetched) => {
                 let now = self.now_ms();
                 self.data_backoff.reset();
-                self.transfer.fetched(fetched, now)?;
+                self.transfer.fetched(fetched, now);
+                self.ban()?;
             }
             Event::Looked(found) => self.transfer.looked(found.map_err(fatal)?),
             Event::Prepared(id, prepared) => {
@@ -281,6 +299,7 @@ impl Coordinator {
         if self.link.redial_at.is_some_and(|at| at <= now) {
             self.dial();
         }
+        self.dial_others(now);
         for (id, connection) in &self.connections {
             // While the sender owes nothing, or we do not read, it is not silent.
             let owed_since = connection.owed_since_ms.load(Ordering::Relaxed);
@@ -314,12 +333,10 @@ impl Coordinator {
         self.take_segments()?;
         if self.link.open.is_some() {
             self.grant_credit();
-            for (_, reject) in std::mem::take(&mut self.transfer.rejects) {
-                // One that is not told costs the sender nothing but a look at its file.
-                let _ = self.say(FrameKind::Reject, reject.encode());
-            }
             self.open_connections().await?;
         }
+        self.reject();
+        self.connect_to_others(Instant::now()).await?;
         self.start_looks();
         self.start_preparations().await?;
         self.start_publishing();

@@ -8,6 +8,7 @@ use super::Event;
 use super::control::close;
 use super::entries::Metadata;
 use super::failure::Failure;
+use super::gate::WriteGate;
 use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, Limiter, ReadError};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm};
@@ -107,6 +108,8 @@ pub enum Sink {
         target: WriteTarget,
         /// Its holes, where zeros are not written.
         holes: Arc<[Range<u64>]>,
+        /// Closed once the file is whole.
+        gate: WriteGate,
     },
 }
 
@@ -432,9 +435,16 @@ impl Verify {
                 }
                 // A file that is written in one go is fetched again in one go.
                 Sink::Whole { .. } => fetched.outcomes.push(Outcome::Mismatch(vec![*run])),
-                Sink::Staged { target, holes } => {
-                    let (written, returned) = self.write(run, place, target, holes, &wrong, range, buf).await;
-                    buf = returned;
+                Sink::Staged { target, holes, gate } => {
+                    let written = match gate.enter() {
+                        Some(_writing) => {
+                            let written = self.write(run, place, target, holes, &wrong, range, buf).await;
+                            buf = written.1;
+                            written.0
+                        }
+                        // It came from another peer before.
+                        None => Ok(()),
+                    };
                     fetched.outcomes.push(match written {
                         Err(error) => {
                             fetched.errors.push((run.file, Failure::nameless(error)));

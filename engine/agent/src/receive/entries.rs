@@ -2,6 +2,7 @@
 
 use super::data::{Place, Sink};
 use super::failure::Trouble;
+use super::gate::WriteGate;
 use super::local::Before;
 use crate::preserve::{Aspect, Preserve};
 use sealift_proto::block::{FileId, Layout};
@@ -137,6 +138,8 @@ pub struct FileEntry {
     pub disputed: bool,
     /// Whether it counts as a rewrite.
     pub counted: bool,
+    /// Closed once what is staged of it is whole.
+    pub gate: WriteGate,
 }
 
 /// How far a file is.
@@ -190,6 +193,7 @@ impl FileEntry {
             staged_bytes: 0,
             disputed: false,
             counted: false,
+            gate: WriteGate::default(),
         }
     }
 
@@ -211,6 +215,7 @@ impl FileEntry {
         self.placed_bytes = 0;
         self.holds_staged = false;
         self.dirty = false;
+        self.gate = WriteGate::default();
     }
 
     /// Whether it is written in one go.
@@ -228,9 +233,11 @@ impl FileEntry {
     pub fn place(&self, run: &Run) -> Option<Place> {
         let sink = match &self.stage {
             Stage::FetchingWhole => Sink::Whole { path: self.path.clone(), metadata: self.metadata.clone() },
-            Stage::FetchingStaged(staged) => {
-                Sink::Staged { target: staged.write_target(), holes: Arc::clone(&self.holes) }
-            }
+            Stage::FetchingStaged(staged) => Sink::Staged {
+                target: staged.write_target(),
+                holes: Arc::clone(&self.holes),
+                gate: self.gate.clone(),
+            },
             _ => return None,
         };
         let first = run.first.0 as usize;

@@ -12,6 +12,7 @@ mod data;
 mod delete;
 pub(crate) mod entries;
 mod failure;
+mod gate;
 mod local;
 pub(crate) mod memory;
 pub(crate) mod place;

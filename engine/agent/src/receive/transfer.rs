@@ -24,8 +24,9 @@ use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
 use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentSeq};
+use sealift_proto::member::NodeId;
 use sealift_proto::path::SafePath;
-use sealift_proto::transfer::pull::{ConnectionId, Puller};
+use sealift_proto::transfer::pull::{PeerId, Puller};
 use sealift_proto::wire::{CloseCode, Reject};
 use sealift_store::Attributed;
 use shelving::Shelving;
@@ -33,6 +34,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use trouble::{RecordRetry, Space};
+
+/// Whoever gives the manifest, among the peers of a transfer: the source, unless that is gone.
+pub const SOURCE: PeerId = PeerId(0);
 
 /// Files that may be in work before no more of the manifest is asked for.
 const FILES_PENDING_MAX: usize = 4096;
@@ -68,7 +72,9 @@ pub struct Transfer {
     /// Since when the oldest of `complete` waits.
     pub complete_since: Option<Instant>,
     /// Blocks to be named to whoever gave them as wrong.
-    pub rejects: Vec<(ConnectionId, Reject)>,
+    pub rejects: Vec<(PeerId, Reject)>,
+    /// Peers that gave too much that was wrong.
+    pub banned: Vec<PeerId>,
     /// Jobs that were started and not heard of.
     pub jobs: usize,
     /// What is in place.
@@ -160,16 +166,18 @@ struct Rules {
 }
 
 impl Transfer {
-    /// A transfer of which nothing is known.
+    /// A transfer of which nothing is known, by a member of that name; a seed for what is left to chance.
     pub fn new(
         options: &ReceiveOptions,
         fetches_max: usize,
+        (me, seed): (NodeId, u64),
         context: Context,
         reporter: Arc<Reporter>,
     ) -> Self {
         let catalog = Catalog::new(options.ticket.verify_key.clone(), context.memory.accepted());
+        let puller = Puller::new(fetches_max, me, seed);
         Self {
-            puller: Puller::new(fetches_max),
+            puller,
             notes: Notes::default(),
             space: Space::new(options.wait_for_space),
             record_retry: None,
@@ -196,6 +204,7 @@ impl Transfer {
             complete: Vec::new(),
             complete_since: None,
             rejects: Vec::new(),
+            banned: Vec::new(),
             jobs: 0,
             done: Done::default(),
             failed: 0,

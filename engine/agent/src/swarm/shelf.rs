@@ -112,7 +112,8 @@ impl ReplicaShelf {
         state.spool_end += bytes.len() as u64;
         let mut spans: Vec<FileSpan> = Vec::new();
         for (id, place) in places {
-            let (Ok(index), Ok(place)) = (usize::try_from(id.0), u32::try_from(place / PLACE_BYTES as u64)) else {
+            let (Ok(index), Ok(place)) = (usize::try_from(id.0), u32::try_from(place / PLACE_BYTES as u64))
+            else {
                 continue;
             };
             if state.places.len() <= index {

@@ -1,13 +1,42 @@
-//! The receiver's choice of what to ask of which connection, and what to do with the answers.
+//! The receiver's choice of what to ask of which peer, and what to do with the answers.
 //!
-//! Runs wait in one queue. A connection with room gets a fetch of up to one run's bytes: many small files or one run
-//! of a large one. What a lost connection left unanswered goes back to the front of the queue; blocks that did not
-//! match are asked for again, a few times. Time is a parameter, in milliseconds of any monotonic clock.
+//! With one source alone, runs wait in one queue, and a connection with room gets a fetch of up to one run's bytes from
+//! its front: many small files or one run of a large one. With more peers each is asked for what it has, the rarest first;
+//! a source, or a peer behind an expensive link, for what it is our turn to bring ([`gate`]). What a lost connection left
+//! unanswered, or a slow peer owes for too long, is asked of others; blocks that did not match are asked for again,
+//! elsewhere if there is such. docs/swarm.md has the whole of it, and what comes of it.
+//!
+//! Pure: time is a parameter, in milliseconds of any monotonic clock, and chance is a seed.
+
+mod answer;
+mod dear;
+mod due;
+mod gate;
+mod have;
+mod peer;
+mod pick;
+mod random;
+mod rarity;
+mod table;
+
+#[cfg(test)]
+mod swarm;
+#[cfg(test)]
+mod tests;
+
+pub use due::{Due, DueAnswers};
+pub use have::HaveRange;
+pub use peer::{Distance, JoinError, PeerId, PeerInfo, PeerKind};
 
 use crate::block::{BlockIndex, FileId, Layout};
 use crate::limits;
+use crate::member::NodeId;
 use crate::wire::{BlocksPrefix, RangeProblem};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use gate::{Gate, Group};
+use peer::{Asked, Connection, Peers, Why};
+use random::Random;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use table::{Slot, Table};
 
 /// Names a data connection of one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,20 +106,23 @@ pub enum Outcome {
 /// What follows from an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The file cannot be had from this peer.
+    /// The file cannot be had.
     GiveUp(FileId, Loss),
-    /// A block is asked for again.
-    Retry(FileId, BlockIndex),
-    /// The peer sent too much that is wrong.
-    Ban,
+    /// A block that this peer gave is asked for again.
+    Retry(PeerId, FileId, BlockIndex),
+    /// This run came from another peer before, or its file was cancelled: what came now changes nothing.
+    Late(Run),
+    /// The peer sent too much that is wrong. A replica has left with this; what to do without a source is the caller's
+    /// to say.
+    Ban(PeerId),
 }
 
 /// Why a file cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// A block of it never matched.
+    /// A block of it never matched, as sources gave it.
     Corrupt,
-    /// The sender refuses it.
+    /// All sources refuse it; this is what the last of them said.
     Refused(RangeProblem),
     /// It cannot be written here.
     NotWritten,
@@ -101,399 +133,289 @@ pub enum Loss {
 #[error("the peer answered what was not asked")]
 pub struct Unasked;
 
+/// The blocks that a run can have.
+const RUN_BLOCKS_MAX: u32 = 1 << (limits::RUN_BYTES_MAX.ilog2() - limits::BLOCK_LOG2_MIN as u32);
+
+/// What is left in queues of what is settled, before they are made anew.
+const STALE_MAX: usize = 4096;
+
 /// The receiver's side of a transfer.
 #[derive(Debug)]
 pub struct Puller {
-    queue: VecDeque<Run>,
-    connections: BTreeMap<ConnectionId, InFlight>,
-    cancelled: HashSet<FileId>,
+    table: Table,
+    peers: Peers,
+    /// What sources may be asked for, in order.
+    fresh: VecDeque<Slot>,
+    /// What others are to ask sources for first.
+    sources: Gate,
+    /// Who shares with us what is dear.
+    group: Group,
+    /// Replicas in other zones.
+    far: usize,
+    /// Sources that refused a run, of runs that are not given up.
+    refused: HashMap<(FileId, BlockIndex), Vec<PeerId>>,
+    /// How often sources gave a block that did not match.
     mismatches: HashMap<(FileId, BlockIndex), u32>,
-    wrong_runs: u32,
+    /// Fetches unanswered that repeat others.
+    endgame: usize,
+    /// When a poll has looked at as much as it may and found nothing.
+    unlooked_ms: Option<u64>,
+    random: Random,
     next_fetch: u64,
     fetches_max: usize,
 }
 
-#[derive(Debug, Default)]
-struct InFlight {
-    fetches: BTreeMap<FetchId, Vec<Run>>,
-    heard_ms: u64,
-}
-
 impl Puller {
-    /// A transfer that has asked for nothing, with a bound on the fetches unanswered on a connection.
+    /// A transfer that knows of no peer, with a bound on the fetches unanswered on a connection, its own name in the
+    /// swarm, and a seed for what is left to chance.
     #[must_use]
-    pub fn new(fetches_max: usize) -> Self {
+    pub fn new(fetches_max: usize, me: NodeId, seed: u64) -> Self {
         Self {
-            queue: VecDeque::new(),
-            connections: BTreeMap::new(),
-            cancelled: HashSet::new(),
+            table: Table::default(),
+            peers: Peers::default(),
+            fresh: VecDeque::new(),
+            sources: Gate::default(),
+            group: Group::new(me),
+            far: 0,
+            refused: HashMap::new(),
             mismatches: HashMap::new(),
-            wrong_runs: 0,
+            endgame: 0,
+            unlooked_ms: None,
+            random: Random::new(seed),
             next_fetch: 1,
             fetches_max: fetches_max.clamp(1, limits::FETCHES_OUTSTANDING_MAX),
         }
     }
 
-    /// The peer's own bound on the fetches unanswered on a connection, where it is lower than ours.
-    pub fn bound_fetches(&mut self, fetches_max: usize) {
-        self.fetches_max = self.fetches_max.min(fetches_max.max(1));
+    /// A peer is known: it counts among those that share the work from now on, connected or not.
+    ///
+    /// # Errors
+    /// If it is banned, or there are too many, or one of that name is there.
+    pub fn join(&mut self, peer: PeerId, info: PeerInfo) -> Result<(), JoinError> {
+        self.peers.join(peer, info)?;
+        self.regroup();
+        Ok(())
     }
 
-    /// Adds a run to what is wanted.
+    /// A peer is gone, with its connections and all that it had.
+    pub fn leave(&mut self, peer: PeerId) {
+        for connection in self.peers.connections_of(peer) {
+            self.disconnect(connection);
+        }
+        let Some(gone) = self.peers.remove(peer) else { return };
+        if gone.is_source() {
+            // What every source that is left has refused is asked for once more, and then given up.
+            self.refused.clear();
+        } else {
+            let had: Vec<Slot> =
+                self.table.all().filter(|slot| gone.haves.has(&self.table.at(*slot).run)).collect();
+            for slot in had {
+                self.lose_copy(slot, gone.info.distance);
+            }
+        }
+        self.regroup();
+    }
+
+    /// Who a peer is, if it has joined.
+    #[must_use]
+    pub fn node_of(&self, peer: PeerId) -> Option<NodeId> {
+        self.peers.peers.get(&peer).map(|peer| peer.info.node)
+    }
+
+    fn regroup(&mut self) {
+        let replicas = self.peers.peers.values().filter(|peer| !peer.is_source());
+        self.far = replicas.clone().filter(|peer| peer.is_dear()).count();
+        self.group.set(replicas.filter(|peer| !peer.is_dear()).map(|peer| peer.key));
+    }
+
+    fn lose_copy(&mut self, slot: Slot, distance: Distance) {
+        if let Some(wanted) = self.table.get_mut(slot) {
+            let copies = &mut wanted.copies[distance.index()];
+            *copies = copies.saturating_sub(1);
+        }
+    }
+
+    /// A peer's own bound on the fetches unanswered on a connection, where it is lower than ours.
+    pub fn bound_fetches(&mut self, peer: PeerId, fetches_max: usize) {
+        if let Some(peer) = self.peers.peers.get_mut(&peer) {
+            peer.fetches_max = fetches_max.max(1);
+        }
+    }
+
+    /// Adds a run to what is wanted, unless it is.
     pub fn want(&mut self, run: Run) {
-        self.queue.push_back(run);
+        if let Some(slot) = self.table.want(run) {
+            self.count_copies(slot);
+            self.offer(slot, false);
+        }
+    }
+
+    fn count_copies(&mut self, slot: Slot) {
+        let Some(wanted) = self.table.get_mut(slot) else { return };
+        for peer in self.peers.peers.values() {
+            wanted.copies[peer.info.distance.index()] += u16::from(peer.haves.has(&wanted.run));
+        }
+    }
+
+    /// Puts a run that waits where it is found by whoever may be asked for it.
+    fn offer(&mut self, slot: Slot, first: bool) {
+        let Some(wanted) = self.table.get(slot) else { return };
+        let enough = 2 * self.table.unsettled() + STALE_MAX;
+        for peer in self.peers.peers.values_mut().filter(|peer| peer.haves.has(&wanted.run)) {
+            let distance = peer.info.distance.index();
+            peer.offers.push(slot, wanted, distance);
+            if peer.offers.len() + peer.gate.len() > enough {
+                peer.offers.clear();
+                peer.gate.clear();
+                let all = self.table.all().map(|slot| (slot, self.table.at(slot)));
+                for (slot, wanted) in all.filter(|(_, wanted)| wanted.waits && peer.haves.has(&wanted.run)) {
+                    peer.offers.push(slot, wanted, distance);
+                }
+            }
+        }
+        if first {
+            self.fresh.push_front(slot);
+        } else {
+            self.fresh.push_back(slot);
+        }
+        if self.fresh.len() + self.sources.len() > enough {
+            self.fresh.clear();
+            self.sources.clear();
+            self.fresh.extend(self.table.all().filter(|slot| self.table.at(*slot).waits));
+        }
+    }
+
+    /// A run that nobody owes any more is to be asked for again, of whoever may.
+    fn again(&mut self, slot: Slot, first: bool) {
+        let lost =
+            |wanted: &table::Wanted| !wanted.is_settled() && (wanted.waits || wanted.askers.count() == 0);
+        if self.table.get(slot).is_some_and(lost) {
+            self.table.wait_again(slot);
+            self.offer(slot, first);
+        }
+    }
+
+    /// A replica has something.
+    pub fn have(&mut self, peer: PeerId, range: HaveRange) {
+        let Some(peer) = self.peers.peers.get_mut(&peer) else { return };
+        if peer.is_source() || peer.haves.covers(range) {
+            return;
+        }
+        // Runs that begin before what is new, or end behind it, may be had only now.
+        let lacks = |slot: &Slot| !peer.haves.has(&self.table.at(*slot).run);
+        let lacked: Vec<Slot> = match range {
+            HaveRange::Files { first, count } => {
+                self.table.of_files(first, FileId(first.0.saturating_add(count))).filter(lacks).collect()
+            }
+            HaveRange::Blocks { file, first, count } => {
+                let from = first.0.saturating_sub(RUN_BLOCKS_MAX);
+                let to = first.0.saturating_add(count).saturating_add(RUN_BLOCKS_MAX);
+                self.table.of_blocks(file, from, to).filter(lacks).collect()
+            }
+        };
+        peer.haves.add(range);
+        let distance = peer.info.distance.index();
+        for slot in lacked {
+            let Some(wanted) = self.table.get_mut(slot) else { continue };
+            if peer.haves.has(&wanted.run) {
+                wanted.copies[distance] += 1;
+                if wanted.waits {
+                    peer.offers.push(slot, wanted, distance);
+                }
+            }
+        }
     }
 
     /// Forgets a file: what waits is dropped, what is on its way is ignored when it comes.
     pub fn cancel(&mut self, file: FileId) {
-        self.queue.retain(|run| run.file != file);
-        if self.in_flight().any(|run| run.file == file) {
-            self.cancelled.insert(file);
+        let slots: Vec<Slot> = self.table.of_file(file).collect();
+        for slot in slots {
+            self.table.settle(slot);
         }
         self.mismatches.retain(|(of, _), _| *of != file);
+        self.refused.retain(|(of, _), _| *of != file);
     }
 
-    /// Whether answers for a file that was forgotten are still on their way. Until they have come it cannot be wanted
-    /// again.
+    /// Whether answers for a file that no longer count are still on their way. Until they have come a file that was
+    /// cancelled cannot be wanted again.
     #[must_use]
     pub fn is_cancelled(&self, file: FileId) -> bool {
-        self.cancelled.contains(&file)
+        self.table.has_strays(file)
     }
 
-    /// A connection is ready for fetches.
-    pub fn connect(&mut self, connection: ConnectionId, now_ms: u64) {
-        self.connections.insert(connection, InFlight { fetches: BTreeMap::new(), heard_ms: now_ms });
+    /// A connection to a peer is ready for fetches. Nothing comes of it if the peer has not joined.
+    pub fn connect(&mut self, connection: ConnectionId, peer: PeerId, now_ms: u64) {
+        self.disconnect(connection);
+        if self.peers.peers.contains_key(&peer) {
+            let fetches = BTreeMap::new();
+            self.peers.connections.insert(connection, Connection { peer, fetches, heard_ms: now_ms });
+        }
     }
 
     /// A connection is gone: what it owed is asked of others.
     pub fn disconnect(&mut self, connection: ConnectionId) {
-        let Some(lost) = self.connections.remove(&connection) else { return };
-        for run in lost.fetches.into_values().rev().flat_map(|runs| runs.into_iter().rev()) {
-            if !self.cancelled.contains(&run.file) {
-                self.queue.push_front(run);
+        let Some(lost) = self.peers.connections.remove(&connection) else { return };
+        for (fetch, asked) in lost.fetches.into_iter().rev() {
+            self.returned(connection, fetch, lost.peer, &asked, false);
+            for &slot in asked.slots.iter().rev() {
+                self.table.answered(slot, lost.peer);
+                self.again(slot, true);
             }
         }
-        self.forget_cancelled();
+    }
+
+    /// A fetch is unanswered no longer.
+    fn returned(
+        &mut self,
+        connection: ConnectionId,
+        fetch: FetchId,
+        of: PeerId,
+        asked: &Asked,
+        was_needed: bool,
+    ) {
+        self.peers.deadlines.remove(&(asked.due_ms, connection, fetch));
+        let Some(peer) = self.peers.peers.get_mut(&of) else { return };
+        peer.fetches -= 1;
+        peer.owed_bytes -= asked.bytes;
+        match asked.why {
+            Why::Next => {}
+            Why::TakenOver if peer.is_source() => self.sources.took_over(was_needed),
+            Why::TakenOver => peer.gate.took_over(was_needed),
+            Why::Endgame => self.endgame -= 1,
+        }
     }
 
     /// Whether nothing is wanted or on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.connections.values().all(|c| c.fetches.is_empty())
+        self.is_done() && self.peers.connections.values().all(|c| c.fetches.is_empty())
+    }
+
+    /// Whether nothing is wanted. Repeated answers may still be on their way.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.table.unsettled() == 0
     }
 
     /// Runs that wait to be asked for.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// The next fetch for a connection, while it has room and something is wanted.
-    pub fn poll_fetch(&mut self, connection: ConnectionId) -> Option<Fetch> {
-        let in_flight = self.connections.get_mut(&connection)?;
-        if in_flight.fetches.len() >= self.fetches_max {
-            return None;
-        }
-        let mut runs: Vec<Run> = Vec::new();
-        let mut bytes = 0;
-        while let Some(run) = self.queue.front() {
-            let fits = bytes + u64::from(run.bytes) <= limits::RUN_BYTES_MAX as u64;
-            if !runs.is_empty() && (!fits || runs.len() == limits::FETCH_RANGES_MAX) {
-                break;
-            }
-            bytes += u64::from(run.bytes);
-            runs.push(*run);
-            self.queue.pop_front();
-        }
-        if runs.is_empty() {
-            return None;
-        }
-        let id = FetchId(self.next_fetch);
-        self.next_fetch += 1;
-        in_flight.fetches.insert(id, runs.clone());
-        Some(Fetch { id, runs })
+        self.table.waiting()
     }
 
     /// Something came in on a connection: it lives.
     pub fn handle_heard(&mut self, connection: ConnectionId, now_ms: u64) {
-        if let Some(in_flight) = self.connections.get_mut(&connection) {
-            in_flight.heard_ms = in_flight.heard_ms.max(now_ms);
-        }
-    }
-
-    /// The answer to a fetch: one outcome for each of its runs, in order.
-    ///
-    /// # Errors
-    /// If the fetch is not unanswered on that connection, or the number of outcomes is not that of its runs.
-    pub fn handle_answer(
-        &mut self,
-        connection: ConnectionId,
-        fetch: FetchId,
-        outcomes: &[Outcome],
-        now_ms: u64,
-    ) -> Result<Vec<Verdict>, Unasked> {
-        let in_flight = self.connections.get_mut(&connection).ok_or(Unasked)?;
-        in_flight.heard_ms = now_ms;
-        let runs = in_flight.fetches.remove(&fetch).ok_or(Unasked)?;
-        if runs.len() != outcomes.len() {
-            return Err(Unasked);
-        }
-        let mut verdicts = Vec::new();
-        for (run, outcome) in runs.iter().zip(outcomes) {
-            if !self.cancelled.contains(&run.file) {
-                self.judge(*run, outcome, &mut verdicts);
-            }
-        }
-        self.forget_cancelled();
-        if self.wrong_runs >= limits::PEER_MISMATCHES_MAX {
-            verdicts.push(Verdict::Ban);
-        }
-        Ok(verdicts)
-    }
-
-    fn judge(&mut self, run: Run, outcome: &Outcome, verdicts: &mut Vec<Verdict>) {
-        match outcome {
-            Outcome::Written => {}
-            Outcome::Refused(problem) => verdicts.push(Verdict::GiveUp(run.file, Loss::Refused(*problem))),
-            Outcome::NotWritten => verdicts.push(Verdict::GiveUp(run.file, Loss::NotWritten)),
-            Outcome::Mismatch(blocks) => {
-                self.wrong_runs += 1;
-                for &block in blocks {
-                    let times = self.mismatches.entry((run.file, block.first)).or_default();
-                    *times += 1;
-                    if *times >= limits::BLOCK_MISMATCHES_MAX {
-                        verdicts.push(Verdict::GiveUp(run.file, Loss::Corrupt));
-                        break;
-                    }
-                    verdicts.push(Verdict::Retry(run.file, block.first));
-                    self.queue.push_back(block);
-                }
-            }
+        if let Some(connection) = self.peers.connections.get_mut(&connection) {
+            connection.heard_ms = connection.heard_ms.max(now_ms);
         }
     }
 
     /// Connections that owe an answer and have been silent for too long; the caller disconnects them.
     #[must_use]
     pub fn silent(&self, now_ms: u64) -> Vec<ConnectionId> {
-        let silent = |c: &InFlight| {
+        let silent = |c: &Connection| {
             !c.fetches.is_empty() && now_ms.saturating_sub(c.heard_ms) >= limits::DEAD_PEER_TIMEOUT_MS
         };
-        self.connections.iter().filter(|(_, c)| silent(c)).map(|(id, _)| *id).collect()
-    }
-
-    fn in_flight(&self) -> impl Iterator<Item = &Run> {
-        self.connections.values().flat_map(|c| c.fetches.values().flatten())
-    }
-
-    fn forget_cancelled(&mut self) {
-        if !self.cancelled.is_empty() {
-            let mut cancelled = std::mem::take(&mut self.cancelled);
-            cancelled.retain(|file| self.in_flight().any(|run| run.file == *file));
-            self.cancelled = cancelled;
-        }
-    }
-}
-
-/// The answers due on one connection, checked frame by frame as they come in: they must come in the order asked.
-#[derive(Debug, Default)]
-pub struct DueAnswers {
-    fetches: VecDeque<Fetch>,
-    /// Runs of the oldest fetch that were answered.
-    answered: usize,
-}
-
-/// A run that is answered now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// The fetch it belongs to.
-    pub fetch: FetchId,
-    /// The run.
-    pub run: Run,
-    /// Its place in the fetch.
-    pub index: usize,
-    /// Whether the fetch is answered with it.
-    pub last: bool,
-}
-
-impl DueAnswers {
-    /// A fetch is about to be sent.
-    pub fn push(&mut self, fetch: Fetch) {
-        self.fetches.push_back(fetch);
-    }
-
-    /// Whether every fetch is answered, or is with the run accepted last.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.fetches.is_empty()
-    }
-
-    /// The oldest unanswered run, if the frame is its answer.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub fn accept(&mut self, request: u64, range: BlocksPrefix) -> Result<Due, Unasked> {
-        let fetch = self.fetches.front().ok_or(Unasked)?;
-        let run = fetch.runs[self.answered];
-        if fetch.id.0 != request || run.range() != range {
-            return Err(Unasked);
-        }
-        let due =
-            Due { fetch: fetch.id, run, index: self.answered, last: self.answered + 1 == fetch.runs.len() };
-        self.answered += 1;
-        if due.last {
-            self.fetches.pop_front();
-            self.answered = 0;
-        }
-        Ok(due)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::block::BlockSize;
-    use proptest::prelude::*;
-
-    const C1: ConnectionId = ConnectionId(1);
-    const C2: ConnectionId = ConnectionId(2);
-
-    fn small(file: u64, bytes: u32) -> Run {
-        Run { file: FileId(file), first: BlockIndex(0), count: 1, bytes }
-    }
-
-    #[test]
-    fn many_small_files_share_a_fetch() {
-        let mut puller = Puller::new(4);
-        puller.connect(C1, 0);
-        for file in 0..1000 {
-            puller.want(small(file, 100));
-        }
-        let sizes: Vec<_> = std::iter::from_fn(|| puller.poll_fetch(C1)).map(|f| f.runs.len()).collect();
-        assert_eq!(sizes, [limits::FETCH_RANGES_MAX, 1000 - limits::FETCH_RANGES_MAX]);
-    }
-
-    #[test]
-    fn a_large_file_is_cut_into_runs_of_one_mebibyte() {
-        let layout = Layout::new((5 << 20) + 1, BlockSize::MIN).expect("small");
-        let runs: Vec<_> = Run::cover(FileId(1), layout, BlockIndex(0), layout.blocks()).collect();
-        assert_eq!(runs.len(), 6);
-        assert_eq!(runs.iter().map(|run| u64::from(run.bytes)).sum::<u64>(), layout.size_bytes());
-        assert_eq!(runs[5], Run { file: FileId(1), first: BlockIndex(160), count: 1, bytes: 1 });
-    }
-
-    #[test]
-    fn c1_ranges_of_a_dead_connection_are_asked_of_another() {
-        let mut puller = Puller::new(4);
-        puller.connect(C1, 0);
-        puller.connect(C2, 0);
-        puller.want(small(1, 1 << 20));
-        puller.want(small(2, 1 << 20));
-        let first = puller.poll_fetch(C1).expect("wanted");
-        let second = puller.poll_fetch(C2).expect("wanted");
-        assert_eq!(puller.silent(limits::DEAD_PEER_TIMEOUT_MS - 1), []);
-        puller.handle_heard(C2, 1);
-        assert_eq!(puller.silent(limits::DEAD_PEER_TIMEOUT_MS), [C1]);
-        puller.disconnect(C1);
-        let again = puller.poll_fetch(C2).expect("reassigned");
-        assert_eq!(again.runs, first.runs);
-        for id in [second.id, again.id] {
-            assert_eq!(puller.handle_answer(C2, id, &[Outcome::Written], 2), Ok(vec![]));
-        }
-        assert!(puller.is_idle());
-        assert_eq!(puller.handle_answer(C1, first.id, &[Outcome::Written], 3), Err(Unasked));
-    }
-
-    #[test]
-    fn a14_a_wrong_block_is_asked_for_again_then_its_file_given_up() {
-        let mut puller = Puller::new(4);
-        puller.connect(C1, 0);
-        puller.want(small(1, 100));
-        let wrong = [Outcome::Mismatch(vec![small(1, 100)])];
-        for _ in 1..limits::BLOCK_MISMATCHES_MAX {
-            let fetch = puller.poll_fetch(C1).expect("asked again");
-            let verdicts = puller.handle_answer(C1, fetch.id, &wrong, 0).expect("asked");
-            assert_eq!(verdicts, [Verdict::Retry(FileId(1), BlockIndex(0))]);
-        }
-        let fetch = puller.poll_fetch(C1).expect("asked again");
-        let verdicts = puller.handle_answer(C1, fetch.id, &wrong, 0).expect("asked");
-        assert_eq!(verdicts, [Verdict::GiveUp(FileId(1), Loss::Corrupt)]);
-    }
-
-    #[test]
-    fn a14_a_peer_with_many_wrong_blocks_is_banned() {
-        let mut puller = Puller::new(4);
-        puller.connect(C1, 0);
-        for file in 0..u64::from(limits::PEER_MISMATCHES_MAX) {
-            puller.want(small(file, 100));
-        }
-        let fetch = puller.poll_fetch(C1).expect("wanted");
-        let outcomes: Vec<_> = fetch.runs.iter().map(|run| Outcome::Mismatch(vec![*run])).collect();
-        let verdicts = puller.handle_answer(C1, fetch.id, &outcomes, 0).expect("asked");
-        assert_eq!(verdicts.last(), Some(&Verdict::Ban));
-    }
-
-    #[test]
-    fn answers_out_of_order_or_unasked_are_refused() {
-        let mut due = DueAnswers::default();
-        due.push(Fetch { id: FetchId(7), runs: vec![small(1, 10), small(2, 10)] });
-        assert_eq!(due.accept(7, small(2, 10).range()), Err(Unasked));
-        assert_eq!(due.accept(8, small(1, 10).range()), Err(Unasked));
-        assert!(!due.accept(7, small(1, 10).range()).expect("first").last);
-        assert!(due.accept(7, small(2, 10).range()).expect("second").last);
-        assert_eq!(due.accept(7, small(1, 10).range()), Err(Unasked));
-    }
-
-    proptest! {
-        /// Whatever connections do, every run is in the end written or its file given up, and none is lost.
-        #[test]
-        fn nothing_is_lost_under_random_faults(
-            files in 1..60_u64,
-            faults in proptest::collection::vec((0..6_u8, any::<u8>()), 0..400),
-        ) {
-            let mut puller = Puller::new(3);
-            let mut owed: Vec<(ConnectionId, Fetch)> = Vec::new();
-            let mut missing: HashSet<FileId> = (0..files).map(FileId).collect();
-            for file in 0..files {
-                puller.want(small(file, 1 << (10 + file % 11)));
-            }
-            let answer = |puller: &mut Puller, owed: &mut Vec<_>, missing: &mut HashSet<_>, at: usize, wrong: bool| {
-                let (connection, fetch): (ConnectionId, Fetch) = owed.swap_remove(at);
-                let outcome = |run: &Run| if wrong { Outcome::Mismatch(vec![*run]) } else { Outcome::Written };
-                let outcomes: Vec<_> = fetch.runs.iter().map(outcome).collect();
-                let verdicts = puller.handle_answer(connection, fetch.id, &outcomes, 0).expect("asked");
-                if !wrong {
-                    for run in &fetch.runs {
-                        assert!(missing.remove(&run.file), "written twice");
-                    }
-                }
-                for verdict in verdicts {
-                    if let Verdict::GiveUp(file, _) = verdict {
-                        missing.remove(&file);
-                    }
-                }
-            };
-            for (what, pick) in faults {
-                let connection = ConnectionId(u32::from(pick) % 4);
-                match what {
-                    0 => {
-                        puller.disconnect(connection);
-                        owed.retain(|(of, _)| *of != connection);
-                        puller.connect(connection, 0);
-                    }
-                    1..=3 => owed.extend(puller.poll_fetch(connection).map(|fetch| (connection, fetch))),
-                    _ if owed.is_empty() => {}
-                    _ => {
-                        let at = usize::from(pick) % owed.len();
-                        answer(&mut puller, &mut owed, &mut missing, at, what == 4 && pick % 8 == 0);
-                    }
-                }
-            }
-            puller.connect(ConnectionId(9), 0);
-            while !puller.is_idle() {
-                owed.extend(puller.poll_fetch(ConnectionId(9)).map(|fetch| (ConnectionId(9), fetch)));
-                answer(&mut puller, &mut owed, &mut missing, 0, false);
-            }
-            prop_assert!(missing.is_empty());
-        }
+        self.peers.connections.iter().filter(|(_, c)| silent(c)).map(|(id, _)| *id).collect()
     }
 }

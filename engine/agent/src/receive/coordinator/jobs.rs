@@ -127,6 +127,7 @@ impl Coordinator {
     }
 
     pub(super) fn send_fetches(&mut self) {
+        let now_ms = self.now_ms();
         if self.transfer.space.full {
             return;
         }
@@ -134,7 +135,7 @@ impl Coordinator {
         let mut open: Vec<ConnectionId> =
             self.connections.iter().filter(|(_, c)| c.up_ms.is_some()).map(|(id, _)| *id).collect();
         while !open.is_empty() {
-            open.retain(|&id| match self.transfer.next_fetch(id) {
+            open.retain(|&id| match self.transfer.next_fetch(id, now_ms) {
                 // The mailbox holds as many as may be unanswered; a closed one is about to be told.
                 Some(job) => self.connections[&id].jobs.try_send(job).is_ok(),
                 None => false,

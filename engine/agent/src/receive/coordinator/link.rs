@@ -2,18 +2,22 @@
 //!
 //! Owns dialling, what a session begins and ends with, credit, and the judgement whether the sender is still there.
 
-use super::{Coordinator, no_shard};
+use super::Coordinator;
+use super::swarm::{Others, info};
 use crate::error::RunError;
 use crate::receive::Event;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
-use crate::receive::data::{self, Down, FetchJob, is_busy};
+use crate::receive::data::{Down, FetchJob, is_busy};
 use crate::receive::local::Context;
+use crate::receive::transfer::SOURCE;
 use crate::report::Event as Told;
 use crate::swarm::{ReplicaShelf, Share};
 use sealift_net::{Backoff, DialErrorKind};
-use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
+use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
 use sealift_proto::manifest::SegmentSeq;
+use sealift_proto::member::NodeId;
 use sealift_proto::session::hello;
+use sealift_proto::ticket::Address;
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_proto::wire::{Channel, Close, CloseCode, Credit, FrameKind, Hello};
 use std::net::SocketAddr;
@@ -36,7 +40,12 @@ pub(super) struct Link {
     pub(super) redial_at: Option<Instant>,
     backoff: Backoff,
     /// The snapshot with which the first session began.
-    snapshot: Option<SegmentSeq>,
+    pub(super) snapshot: Option<SegmentSeq>,
+    /// Who is at the other end, and whether that is a receiver in the place of the source.
+    pub(super) node: Option<NodeId>,
+    pub(super) partial: bool,
+    /// Dials in a row that came to nothing.
+    failures: u32,
     /// Segments that were asked for and have not come.
     credit: u32,
     /// Since when the link is open, and whether any of the manifest came over it.
@@ -57,6 +66,9 @@ impl Link {
             redial_at: Some(now),
             backoff: Backoff::new(),
             snapshot: None,
+            node: None,
+            partial: false,
+            failures: 0,
             credit: 0,
             open_since: now,
             has_given: false,
@@ -69,6 +81,7 @@ impl Link {
     fn shut(&mut self) {
         self.outbox = None;
         self.open = None;
+        self.node = None;
         self.credit = 0;
     }
 }
@@ -84,6 +97,8 @@ pub(super) enum Slot {
 }
 
 pub(super) struct DataConnection {
+    /// 0 if it is the sender's; otherwise the number of the dial by which the peer was found.
+    pub(super) of: u64,
     pub(super) jobs: mpsc::Sender<FetchJob>,
     pub(super) heard_ms: Arc<AtomicU64>,
     pub(super) owed_since_ms: Arc<AtomicU64>,
@@ -106,8 +121,18 @@ impl Coordinator {
                     return Err(RunError::NewSnapshot);
                 }
                 self.share(welcome.snapshot)?;
+                self.not_twice(info(&welcome, None).node);
+                self.transfer.puller.leave(SOURCE);
+                if self.transfer.puller.join(SOURCE, info(&welcome, self.swarm.as_deref())).is_err() {
+                    self.link_lost("it gave too much that was wrong before".into());
+                    return Ok(());
+                }
                 self.link.open = Some((address, welcome.session));
-                self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
+                self.link.node = welcome.member.as_ref().map(|member| member.node);
+                self.link.partial = welcome.partial;
+                self.link.failures = 0;
+                self.learn_ticket(address);
+                self.transfer.puller.bound_fetches(SOURCE, welcome.fetches_outstanding as usize);
                 let now = Instant::now();
                 self.link.open_since = now;
                 self.link.has_given = false;
@@ -125,7 +150,10 @@ impl Coordinator {
                 self.link.backoff.reset();
                 self.take_segments()?;
             }
-            Heard::Have(_) | Heard::Peers(_) => {}
+            Heard::Have(have) if self.link.partial => self.has(SOURCE, have),
+            // A source has everything.
+            Heard::Have(_) => {}
+            Heard::Peers(peers) => self.learn(peers),
             Heard::Closed(Close { code, reason }) => {
                 self.link.outbox = None;
                 return self.closed(code, &reason);
@@ -170,6 +198,10 @@ impl Coordinator {
                 self.link_lost(format!("the sender is busy: {reason}"));
                 Ok(())
             }
+            CloseCode::ShuttingDown if self.others.as_ref().is_some_and(Others::any_open) => {
+                self.link_lost("the sender was stopped".to_owned());
+                Ok(())
+            }
             CloseCode::ShuttingDown => {
                 self.link.shut();
                 Err(RunError::Unreachable("the sender was stopped before everything was here".into()))
@@ -194,17 +226,18 @@ impl Coordinator {
         self.link.shut();
         self.link.redial_at = Some(Instant::now() + self.link.backoff.next_delay(random()));
         self.link.last_failure = reason;
+        self.link.failures += 1;
         self.slots.clear();
-        for id in std::mem::take(&mut self.connections).into_keys() {
-            self.transfer.puller.disconnect(id);
-        }
+        self.transfer.puller.leave(SOURCE);
+        self.connections.retain(|_, connection| connection.of != 0);
     }
 
     pub(super) fn data_down(&mut self, id: ConnectionId, down: Down) -> Result<(), RunError> {
-        if self.connections.remove(&id).is_none() {
-            return Ok(());
-        }
+        let Some(connection) = self.connections.remove(&id) else { return Ok(()) };
         self.transfer.puller.disconnect(id);
+        if connection.of != 0 {
+            return self.peer_data_down(connection.of, down);
+        }
         let refused = is_busy(&down);
         match down {
             Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
@@ -212,7 +245,7 @@ impl Coordinator {
             Down::Failed(reason) => return Err(RunError::Failed(format!("a task failed: {reason}"))),
             Down::Lost(reason) => self.link.last_failure = reason,
         }
-        let others = !self.connections.is_empty();
+        let others = self.connections.values().any(|connection| connection.of == 0);
         for slot in &mut self.slots {
             if matches!(slot, Slot::Taken(of) if *of == id) {
                 *slot = if refused && others {
@@ -229,15 +262,15 @@ impl Coordinator {
     pub(super) fn check_contact(&mut self, now: Instant) -> Result<(), RunError> {
         let dead = Duration::from_millis(DEAD_PEER_TIMEOUT_MS);
         let is_open = self.link.open.is_some();
-        let in_contact = is_open
-            && if self.transfer.space.full || self.manifest_waits {
-                // We ask for nothing.
-                true
-            } else if self.transfer.puller.is_idle() {
-                self.link.has_given || now.duration_since(self.link.open_since) >= dead
-            } else {
-                self.connections.values().any(DataConnection::has_given)
-            };
+        let any_open = is_open || self.others.as_ref().is_some_and(Others::any_open);
+        let in_contact = if self.transfer.space.full || self.manifest_waits {
+            // We ask for nothing.
+            any_open
+        } else if self.transfer.puller.is_idle() {
+            is_open && (self.link.has_given || now.duration_since(self.link.open_since) >= dead)
+        } else {
+            self.connections.values().any(DataConnection::has_given)
+        };
         if in_contact {
             self.link.down_since = None;
             return Ok(());
@@ -255,18 +288,27 @@ impl Coordinator {
 
     pub(super) fn dial(&mut self) {
         self.link.redial_at = None;
-        self.link.number += 1;
+        self.dials += 1;
+        self.link.number = self.dials;
         let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
         self.link.outbox = Some(outbox);
         let taken_up = self.transfer.next_segment();
         let next_segment =
             self.arrivals.as_ref().map_or(taken_up, |arrivals| arrivals.next_after_loss(taken_up));
         let member = self.swarm.as_ref().map(|swarm| swarm.member.clone());
+        let mut addresses = self.options.ticket.addresses.clone();
+        if self.link.failures > 1
+            && let Some(others) = &self.others
+        {
+            // The source is gone: another receiver may have the manifest.
+            addresses.extend(others.peers.linked().into_iter().map(Address::Socket));
+            addresses.truncate(TICKET_ADDRESSES_MAX);
+        }
         let greeting = Hello { member, ..hello(Channel::Control { next_segment }) };
         tokio::spawn(control::run(
             self.link.number,
             self.dialer.clone(),
-            self.options.ticket.addresses.clone(),
+            addresses,
             greeting,
             frames,
             self.events_in.clone(),
@@ -297,34 +339,13 @@ impl Coordinator {
     }
 
     pub(super) async fn open_connections(&mut self) -> Result<(), RunError> {
-        let (Some((address, session)), Some(algorithm)) = (self.link.open, self.transfer.algorithm()) else {
-            return Ok(());
-        };
+        let Some((address, session)) = self.link.open else { return Ok(()) };
         let now = Instant::now();
         for index in 0..self.slots.len() {
             if !matches!(self.slots[index], Slot::Free(at) if at <= now) {
                 continue;
             }
-            let id = ConnectionId(self.next_connection);
-            self.next_connection += 1;
-            let (jobs, received) = mpsc::channel(FETCHES_OUTSTANDING_MAX);
-            let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
-            let owed_since_ms = Arc::new(AtomicU64::new(data::NOTHING_OWED));
-            let task = data::Task {
-                id,
-                address,
-                session,
-                dialer: self.dialer.clone(),
-                limiter: Arc::clone(&self.options.limiter),
-                algorithm,
-                replica: Arc::clone(&self.context.replica),
-                events: self.events_in.clone(),
-                heard_ms: Arc::clone(&heard_ms),
-                owed_since_ms: Arc::clone(&owed_since_ms),
-                started: self.started,
-            };
-            self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
-            self.connections.insert(id, DataConnection { jobs, heard_ms, owed_since_ms, up_ms: None });
+            let Some(id) = self.open_data(0, address, session).await? else { return Ok(()) };
             self.slots[index] = Slot::Taken(id);
         }
         Ok(())
@@ -369,7 +390,7 @@ impl Coordinator {
     }
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     // Without randomness there is no jitter, and nothing worse.
     let _ = getrandom::fill(&mut bytes);

@@ -12,7 +12,7 @@ use crate::receive::place::{Complete, Placed};
 use sealift_proto::block::{BlockIndex, FileId};
 use sealift_proto::transfer::assembly::Wholeness;
 use sealift_proto::transfer::pull::{ConnectionId, Loss, Outcome, Run, Verdict};
-use sealift_proto::wire::{CloseCode, RangeProblem, Reject};
+use sealift_proto::wire::{RangeProblem, Reject};
 use sealift_store::{EntryRow, Expected, FileStat, Ready};
 use std::sync::Arc;
 use std::time::Instant;
@@ -212,8 +212,8 @@ impl Transfer {
     }
 
     /// A fetch with all that is needed to verify and place what it brings.
-    pub fn next_fetch(&mut self, connection: ConnectionId) -> Option<FetchJob> {
-        let fetch = self.puller.poll_fetch(connection)?;
+    pub fn next_fetch(&mut self, connection: ConnectionId, now_ms: u64) -> Option<FetchJob> {
+        let fetch = self.puller.poll_fetch(connection, now_ms)?;
         let place = |run: &Run| self.files.get(&run.file).and_then(|file| file.place(run));
         let places =
             fetch.runs.iter().map(|run| place(run).expect("runs of lost files are cancelled")).collect();
@@ -221,15 +221,16 @@ impl Transfer {
     }
 
     /// Takes the answer to a fetch.
-    ///
-    /// # Errors
-    /// [`RunError::Hostile`] if the sender has sent too much that is wrong.
-    pub fn fetched(&mut self, fetched: Fetched, now_ms: u64) -> Result<(), RunError> {
+    pub fn fetched(&mut self, fetched: Fetched, now_ms: u64) {
         self.transferred_bytes += fetched.payload_bytes;
         let Fetched { connection, fetch, runs, outcomes, ready, errors, .. } = fetched;
         // Of a connection that is given up, the runs are asked of another: this answer is not counted.
         let Ok(verdicts) = self.puller.handle_answer(connection, fetch, &outcomes, now_ms) else {
-            return Ok(());
+            // But what it wrote may have been waited for.
+            for run in runs {
+                self.check_whole(run.file);
+            }
+            return;
         };
         for (run, outcome) in runs.iter().zip(&outcomes) {
             let staged =
@@ -249,11 +250,15 @@ impl Transfer {
             }
         }
         for (id, ready) in ready {
-            self.whole(id, ready);
+            // What came for a second time is dropped, and its staged file with it.
+            if !verdicts.iter().any(|verdict| matches!(verdict, Verdict::Late(run) if run.file == id)) {
+                self.whole(id, ready);
+            }
         }
         for verdict in verdicts {
             match verdict {
-                Verdict::Retry(file, block) => self.rejects.push((connection, Reject { file, block })),
+                Verdict::Late(_) => {}
+                Verdict::Retry(peer, file, block) => self.rejects.push((peer, Reject { file, block })),
                 Verdict::GiveUp(id, Loss::Refused(RangeProblem::Changed)) => self.await_word(id),
                 Verdict::GiveUp(id, Loss::Refused(problem)) => {
                     self.fail(id, &format!("the sender cannot give it: {}", refusal_text(problem)));
@@ -265,13 +270,9 @@ impl Transfer {
                     let failure = errors.iter().find(|(of, _)| *of == id).map(|(_, failure)| failure.clone());
                     self.trouble(id, failure.unwrap_or_else(|| Failure::lasting("it could not be written")));
                 }
-                Verdict::Ban => {
-                    let what = "too many blocks did not match what was signed".to_owned();
-                    return Err(RunError::Hostile { code: CloseCode::BadBlocks, what });
-                }
+                Verdict::Ban(peer) => self.banned.push(peer),
             }
         }
-        Ok(())
     }
 
     /// A file that was staged whole.
@@ -289,9 +290,14 @@ impl Transfer {
     /// Publishes a staged file if all of it is there.
     pub(super) fn check_whole(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
+        if !matches!(file.stage, Stage::FetchingStaged(_)) {
+            return;
+        }
         match file.assembly.wholeness(self.catalog.algorithm().expect("files follow the first segment")) {
             Wholeness::Partial => {}
             Wholeness::WrongRoot => self.fail(id, WRONG_ROOT),
+            // What is being written there right now, for a second time, is told of when it has been.
+            Wholeness::Whole if !file.gate.close() => {}
             Wholeness::Whole => {
                 if let Stage::FetchingStaged(staged) = std::mem::replace(&mut file.stage, Stage::Publishing) {
                     let (mode, mtime) = file.metadata.of_new_file();
