@@ -23,7 +23,7 @@ use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
 use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentSeq};
 use sealift_proto::path::SafePath;
-use sealift_proto::transfer::pull::{Distance, NodeId, PeerId, PeerInfo, PeerKind, Puller};
+use sealift_proto::transfer::pull::{Distance, NodeId, PeerId, PeerInfo, PeerKind, Puller, Shares};
 use sealift_proto::wire::{CloseCode, Reject};
 use sealift_store::Attributed;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -166,7 +166,8 @@ impl Transfer {
         let catalog = Catalog::new(options.ticket.verify_key.clone(), context.memory.accepted());
         // There is no other peer yet, and so nothing to share and nothing left to chance.
         let mut puller = Puller::new(fetches_max, NodeId([0; 16]), 0);
-        let source = PeerInfo { node: NodeId([0; 16]), kind: PeerKind::Source, distance: Distance::Zone };
+        let (kind, distance) = (PeerKind::Source, Distance::Zone);
+        let source = PeerInfo { node: NodeId([0; 16]), kind, distance, shares: Shares::NONE };
         puller.join(SOURCE, source).expect("there is room for one peer");
         Self {
             puller,

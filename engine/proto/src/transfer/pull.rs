@@ -26,7 +26,7 @@ mod tests;
 
 pub use due::{Due, DueAnswers};
 pub use have::HaveRange;
-pub use peer::{Distance, JoinError, NodeId, PeerId, PeerInfo, PeerKind};
+pub use peer::{Distance, JoinError, NodeId, PeerId, PeerInfo, PeerKind, Shares};
 
 use crate::block::{BlockIndex, FileId, Layout};
 use crate::limits;
@@ -147,8 +147,9 @@ pub struct Puller {
     fresh: VecDeque<Slot>,
     /// What others are to ask sources for first.
     sources: Gate,
-    /// Who shares with us what is dear.
-    group: Group,
+    /// Who shares with us what sources are to be asked for, and what other zones.
+    of_sources: Group,
+    of_far: Group,
     /// Replicas in other zones.
     far: usize,
     /// Sources that refused a run, of runs that are not given up.
@@ -174,7 +175,8 @@ impl Puller {
             peers: Peers::default(),
             fresh: VecDeque::new(),
             sources: Gate::default(),
-            group: Group::new(me),
+            of_sources: Group::new(me),
+            of_far: Group::new(me),
             far: 0,
             refused: HashMap::new(),
             mismatches: HashMap::new(),
@@ -218,7 +220,17 @@ impl Puller {
     fn regroup(&mut self) {
         let replicas = self.peers.peers.values().filter(|peer| !peer.is_source());
         self.far = replicas.clone().filter(|peer| peer.is_dear()).count();
-        self.group.set(replicas.filter(|peer| !peer.is_dear()).map(|peer| peer.key));
+        let near = replicas.filter(|peer| !peer.is_dear());
+        self.of_sources.set(near.clone().filter(|peer| peer.info.shares.source).map(|peer| peer.key));
+        self.of_far.set(near.filter(|peer| peer.info.shares.far).map(|peer| peer.key));
+    }
+
+    /// What a peer shares with us has changed.
+    pub fn set_shares(&mut self, peer: PeerId, shares: Shares) {
+        if let Some(peer) = self.peers.peers.get_mut(&peer) {
+            peer.info.shares = shares;
+            self.regroup();
+        }
     }
 
     fn lose_copy(&mut self, slot: Slot, distance: Distance) {

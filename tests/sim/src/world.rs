@@ -1,0 +1,426 @@
+//! The loop: events in the order of their times, and what each of them does.
+
+use crate::events::{Event, Events, HostId, LinkId};
+use crate::host::{Host, Link, Role, Upload, micros};
+use crate::random::Random;
+use crate::receiver::{Receiver, Shape};
+use crate::report::Report;
+use crate::scenario::Scenario;
+use crate::tracker::Tracker;
+use sealift_proto::transfer::pull::{
+    ConnectionId, Distance, Fetch, NodeId, PeerId, PeerInfo, PeerKind, Shares,
+};
+use std::collections::VecDeque;
+
+const SECOND: u64 = 1_000_000;
+/// A receiver looks what has become due at least so often, as the agent's ticks do.
+const TICK: u64 = SECOND;
+/// Receivers begin within so long of one another.
+const START_SPREAD: u64 = SECOND;
+/// Names of those that are known and not connected, beside those of connections.
+const KNOWN: u32 = 1 << 24;
+
+pub struct World<'s> {
+    pub(crate) scenario: &'s Scenario,
+    shape: Shape,
+    pub(crate) now: u64,
+    pub(crate) events: Events,
+    pub(crate) random: Random,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) tracker: Tracker,
+    /// Until when the link from one zone to another is busy, and what it carried.
+    zone_free: Vec<u64>,
+    zone_bytes: Vec<u64>,
+    near_bytes: u64,
+    late_bytes: u64,
+    wrong_bytes: u64,
+    bans: u64,
+    /// Receivers that are to be done, and are not.
+    unfinished: u32,
+}
+
+/// Bytes a microsecond.
+fn rate(mbit: f64, loss: f64) -> f64 {
+    mbit / 8.0 * (1.0 - loss / 100.0)
+}
+
+impl<'s> World<'s> {
+    pub fn new(scenario: &'s Scenario) -> Self {
+        let mut random = Random::new(scenario.seed);
+        let shape = Shape { runs: scenario.runs, file_runs: scenario.file_runs.max(1) };
+        let full = rate(scenario.rate_mbit, scenario.loss);
+        let mut hosts = vec![Host::new(Role::Source, 0, false, full)];
+        let count = |percent: f64| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let count = (f64::from(scenario.receivers) * percent / 100.0).round() as u32;
+            count
+        };
+        let (liars, slow) = (count(scenario.liars), count(scenario.liars) + count(scenario.slow));
+        for number in 0..scenario.receivers {
+            let role = if number < liars {
+                Role::Liar
+            } else {
+                let mut node = [0; 16];
+                node[..8].copy_from_slice(&random.next().to_le_bytes());
+                node[8..].copy_from_slice(&random.next().to_le_bytes());
+                Role::Receiver(Box::new(Receiver::new(NodeId(node), random.next(), shape)))
+            };
+            let rate = if (liars..slow).contains(&number) { full / 10.0 } else { full };
+            let zone = u32::try_from(random.below(scenario.zones.into())).expect("a zone");
+            hosts.push(Host::new(role, zone, random.below(2) == 0, rate));
+        }
+        let tracker = Tracker::new(scenario, &hosts, random.next());
+        let zones = (scenario.zones * scenario.zones) as usize;
+        let mut world = Self {
+            scenario,
+            shape,
+            now: 0,
+            events: Events::default(),
+            random,
+            hosts,
+            tracker,
+            zone_free: vec![0; zones],
+            zone_bytes: vec![0; zones],
+            near_bytes: 0,
+            late_bytes: 0,
+            wrong_bytes: 0,
+            bans: 0,
+            unfinished: scenario.receivers - liars,
+        };
+        world.begin(slow, count(scenario.crashes));
+        world
+    }
+
+    /// Who meets whom at first, and what will befall them. Receivers from `first` on may crash.
+    fn begin(&mut self, first: u32, crashes: u32) {
+        for id in 1..=self.scenario.receivers {
+            for _ in 0..self.scenario.neighbours.div_ceil(2) {
+                self.meet_somebody(id);
+            }
+            let at = self.random.below(START_SPREAD);
+            self.events.push(at, Event::Wake(id));
+        }
+        self.fill_slots();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let alone = (self.scenario.alone_s() * 1e6) as u64;
+        let mut mortal: Vec<HostId> = (first + 1..=self.scenario.receivers).collect();
+        self.random.shuffle(&mut mortal);
+        for id in mortal.into_iter().take(crashes as usize) {
+            let at = self.random.below(alone.max(1));
+            self.events.push(at, Event::Crash(id));
+            self.host(id).is_doomed = true;
+            self.unfinished -= 1;
+        }
+        if self.scenario.partition {
+            self.events.push(alone / 5, Event::Cut);
+            self.events.push(alone * 2 / 5, Event::Heal);
+        }
+    }
+
+    pub fn play(mut self) -> Report {
+        while self.unfinished > 0
+            && let Some((at, event)) = self.events.pop()
+            && at <= self.scenario.limit_s * SECOND
+        {
+            self.now = at;
+            self.handle(event);
+        }
+        let finished = |host: &Host| match &host.role {
+            Role::Receiver(receiver) if !host.is_doomed => receiver.done_at,
+            _ => None,
+        };
+        let mut done_s: Vec<f64> =
+            self.hosts.iter().filter_map(finished).map(|at| at as f64 / SECOND as f64).collect();
+        done_s.sort_by(f64::total_cmp);
+        let zones = self.scenario.zones;
+        let pairs = (0..zones).flat_map(|from| (0..zones).map(move |to| (from, to)));
+        let far_bytes = pairs.zip(&self.zone_bytes).filter(|((from, to), _)| from != to);
+        Report {
+            seed: self.scenario.seed,
+            done_s,
+            unfinished: self.unfinished,
+            bytes: self.scenario.bytes(),
+            alone_s: self.scenario.alone_s(),
+            source_bytes: self.hosts[0].sent_bytes,
+            near_bytes: self.near_bytes,
+            far_bytes: far_bytes.map(|((from, to), bytes)| (from, to, *bytes)).collect(),
+            late_bytes: self.late_bytes,
+            wrong_bytes: self.wrong_bytes,
+            bans: self.bans,
+            events: self.events.count(),
+        }
+    }
+
+    pub(crate) fn host(&mut self, id: HostId) -> &mut Host {
+        &mut self.hosts[id as usize]
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wake(id) => {
+                let now = self.now;
+                if let Some(receiver) = self.host(id).receiver()
+                    && receiver.wake_at <= now
+                {
+                    receiver.wake_at = u64::MAX;
+                }
+                self.poll_all(id);
+            }
+            Event::Request(id, link, fetch) => self.request(id, link, fetch),
+            Event::Uplink(id) => self.uplink(id),
+            Event::Answer(id, link, fetch) => self.answer(id, link, &fetch),
+            Event::Have(id, link, ranges) => self.have(id, link, &ranges),
+            Event::Announce(id) => self.announce(id),
+            Event::Crash(id) => self.crash(id),
+            Event::Lost(id, link) => self.lost(id, link),
+            Event::Cut => self.cut(),
+            Event::Heal => self.heal(),
+        }
+    }
+
+    /// One way between two hosts.
+    pub(crate) fn delay(&self, one: HostId, other: HostId) -> u64 {
+        let same = self.hosts[one as usize].zone == self.hosts[other as usize].zone;
+        1000 * if same { self.scenario.delay_ms } else { self.scenario.zone_delay_ms }
+    }
+
+    fn link(&mut self, one: HostId, other: HostId) -> LinkId {
+        let back = LinkId::try_from(self.hosts[other as usize].links.len()).expect("few connections");
+        let links = &mut self.host(one).links;
+        links.push(Link { other, back, carries: true, believed: true, uploads: VecDeque::new() });
+        LinkId::try_from(links.len() - 1).expect("few connections")
+    }
+
+    /// Two hosts connect, and tell each other what they have.
+    pub(crate) fn meet(&mut self, one: HostId, other: HostId) {
+        let there = self.link(one, other);
+        let back = LinkId::try_from(self.hosts[other as usize].links.len()).expect("few connections");
+        self.host(other).links.push(Link {
+            other: one,
+            back: there,
+            carries: true,
+            believed: true,
+            uploads: VecDeque::new(),
+        });
+        for (of, link, who) in [(one, there, other), (other, back, one)] {
+            self.join(of, link, who);
+            let ranges = match &self.hosts[of as usize].role {
+                Role::Source => continue,
+                Role::Liar => vec![self.shape.all()],
+                Role::Receiver(receiver) => receiver.told(),
+            };
+            let their = if of == one { back } else { there };
+            let at = self.now + self.delay(one, other);
+            if !ranges.is_empty() {
+                self.events.push(at, Event::Have(who, their, ranges.into()));
+            }
+        }
+    }
+
+    fn info(&self, of: HostId, who: HostId, shares: Shares) -> PeerInfo {
+        let label = |id: HostId| format!("z{}", self.hosts[id as usize].zone);
+        let (kind, node) = match &self.hosts[who as usize].role {
+            Role::Source => (PeerKind::Source, NodeId([0; 16])),
+            Role::Receiver(receiver) => (PeerKind::Replica, receiver.node),
+            Role::Liar => (PeerKind::Replica, NodeId(u128::from(who).to_le_bytes())),
+        };
+        PeerInfo { node, kind, distance: Distance::between(&label(of), &label(who)), shares }
+    }
+
+    fn join(&mut self, of: HostId, link: LinkId, who: HostId) {
+        let info = self.info(of, who, Shares::NONE);
+        let now_ms = self.now / 1000;
+        let Some(receiver) = self.host(of).receiver() else { return };
+        // Whom it has banned it does not serve either.
+        if receiver.puller.join(PeerId(link), info).is_ok() {
+            receiver.puller.connect(ConnectionId(link), PeerId(link), now_ms);
+        }
+    }
+
+    pub(crate) fn meet_somebody(&mut self, id: HostId) {
+        if let Some(other) = self.tracker.neighbour(&self.hosts, id) {
+            self.meet(id, other);
+        }
+    }
+
+    /// Lets the source and the zones have as many connections as they may, and tells those concerned of one another.
+    pub(crate) fn fill_slots(&mut self) {
+        let mut changed = self.tracker.served.clone();
+        while let Some(id) = self.tracker.to_serve(&self.hosts) {
+            self.meet(0, id);
+            changed.push(id);
+        }
+        changed.extend(self.tracker.gateways.iter().flatten());
+        for (one, other) in self.tracker.gateways(&self.hosts) {
+            self.meet(one, other);
+        }
+        changed.extend(self.tracker.gateways.iter().flatten());
+        changed.sort_unstable();
+        changed.dedup();
+        for &id in &changed {
+            self.share(id);
+        }
+        if self.now > 0 {
+            changed.into_iter().for_each(|id| self.poll_all(id));
+        }
+    }
+
+    /// Tells a receiver who shares with it what is dear.
+    fn share(&mut self, id: HostId) {
+        let gateways = &self.tracker.gateways[self.hosts[id as usize].zone as usize];
+        let served = &self.tracker.served;
+        let (is_served, is_gateway) = (served.contains(&id), gateways.contains(&id));
+        let mut others: Vec<HostId> = Vec::new();
+        others.extend(served.iter().filter(|_| is_served));
+        others.extend(gateways.iter().filter(|_| is_gateway));
+        others.retain(|other| *other != id);
+        others.sort_unstable();
+        others.dedup();
+        let infos: Vec<(u32, PeerInfo)> = others
+            .iter()
+            .map(|&other| {
+                let source = is_served && served.contains(&other);
+                let far = is_gateway && gateways.contains(&other);
+                (KNOWN + other, self.info(id, other, Shares { source, far }))
+            })
+            .collect();
+        let Some(receiver) = self.host(id).receiver() else { return };
+        for known in std::mem::take(&mut receiver.sharers) {
+            receiver.puller.leave(PeerId(known));
+        }
+        for (known, info) in infos {
+            if receiver.puller.join(PeerId(known), info).is_ok() {
+                receiver.sharers.push(known);
+            }
+        }
+    }
+
+    /// Asks a peer for whatever is to be asked of it now.
+    pub(crate) fn poll(&mut self, id: HostId, link: LinkId) {
+        let now = self.now;
+        let host = &mut self.hosts[id as usize];
+        if !host.lives || !host.links[link as usize].believed {
+            return;
+        }
+        let (other, back, carries) = {
+            let link = &host.links[link as usize];
+            (link.other, link.back, link.carries)
+        };
+        let Some(receiver) = host.receiver() else { return };
+        let mut fetches: Vec<Fetch> = Vec::new();
+        while let Some(fetch) = receiver.puller.poll_fetch(ConnectionId(link), now / 1000) {
+            fetches.push(fetch);
+        }
+        if carries {
+            let at = now + self.delay(id, other);
+            for fetch in fetches {
+                self.events.push(at, Event::Request(other, back, Box::new(fetch)));
+            }
+        }
+    }
+
+    pub(crate) fn poll_all(&mut self, id: HostId) {
+        let links: Vec<LinkId> = self.hosts[id as usize].believed().collect();
+        for link in links {
+            self.poll(id, link);
+        }
+        let now = self.now;
+        let host = &mut self.hosts[id as usize];
+        let lives = host.lives;
+        let Some(receiver) = host.receiver() else { return };
+        if lives && receiver.missing > 0 {
+            let due = receiver.puller.wake_at(now / 1000).map_or(u64::MAX, |ms| ms * 1000);
+            let at = due.clamp(now + 1, now + TICK);
+            if at < receiver.wake_at {
+                receiver.wake_at = at;
+                self.events.push(at, Event::Wake(id));
+            }
+        }
+    }
+
+    fn request(&mut self, id: HostId, link: LinkId, fetch: Box<Fetch>) {
+        let now = self.now;
+        let host = self.host(id);
+        if !host.lives || !host.link(link).carries {
+            return;
+        }
+        let left = fetch.runs.iter().map(|run| u64::from(run.bytes)).sum();
+        let uploads = &mut host.link(link).uploads;
+        uploads.push_back(Upload { fetch, left });
+        if uploads.len() == 1 {
+            host.active.push_back(link);
+        }
+        if !host.is_sending {
+            host.is_sending = true;
+            self.events.push(now, Event::Uplink(id));
+        }
+    }
+
+    /// Sends a piece: up the host's own link, through that between zones, down the other's.
+    fn uplink(&mut self, id: HostId) {
+        let host = &mut self.hosts[id as usize];
+        let piece = if host.lives { host.next_piece() } else { None };
+        let Some((link, bytes, fetch)) = piece else {
+            host.is_sending = false;
+            return;
+        };
+        host.sent_bytes += bytes;
+        let (other, back) = (host.links[link as usize].other, host.links[link as usize].back);
+        let sent = self.now + micros(bytes, host.rate);
+        self.events.push(sent, Event::Uplink(id));
+        let (from, to) = (self.hosts[id as usize].zone, self.hosts[other as usize].zone);
+        let mut at = sent;
+        if from == to {
+            self.near_bytes += bytes;
+        } else {
+            let pair = (from * self.scenario.zones + to) as usize;
+            let zone = rate(self.scenario.zone_mbit, self.scenario.loss);
+            at = at.max(self.zone_free[pair]) + micros(bytes, zone);
+            self.zone_free[pair] = at;
+            self.zone_bytes[pair] += bytes;
+        }
+        let delay = self.delay(id, other);
+        let receiver = self.host(other);
+        at = (at + delay).max(receiver.down_free) + micros(bytes, receiver.rate);
+        receiver.down_free = at;
+        if let Some(fetch) = fetch {
+            self.events.push(at, Event::Answer(other, back, fetch));
+        }
+        let leaves = self.scenario.source_leaves_after.is_some_and(|copies| {
+            id == 0 && self.hosts[0].sent_bytes as f64 >= copies * self.scenario.bytes() as f64
+        });
+        if leaves && self.hosts[0].lives {
+            self.crash(0);
+        }
+    }
+
+    fn answer(&mut self, id: HostId, link: LinkId, fetch: &Fetch) {
+        let now = self.now;
+        let (lives, carries) = (self.hosts[id as usize].lives, self.host(id).link(link).carries);
+        if !lives || !carries {
+            return;
+        }
+        let other = self.host(id).link(link).other;
+        let is_lie = matches!(self.hosts[other as usize].role, Role::Liar);
+        let Some(receiver) = self.host(id).receiver() else { return };
+        let was_done = receiver.done_at.is_some();
+        let taken = receiver.take(link, fetch, is_lie, now);
+        let is_done = receiver.done_at.is_some();
+        self.late_bytes += taken.late_bytes;
+        self.wrong_bytes += taken.wrong_bytes;
+        if taken.tell {
+            self.events.push(now + 1000 * self.scenario.announce_ms, Event::Announce(id));
+        }
+        if is_done && !was_done && !self.hosts[id as usize].is_doomed {
+            self.unfinished -= 1;
+        }
+        if taken.is_banned {
+            self.bans += 1;
+            self.close(id, link);
+        } else if taken.retries {
+            self.poll_all(id);
+        } else {
+            self.poll(id, link);
+        }
+    }
+}
