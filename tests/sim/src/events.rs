@@ -17,6 +17,8 @@ pub enum Event {
     Request(HostId, LinkId, Box<Fetch>),
     /// A host may send the next piece.
     Uplink(HostId),
+    /// A piece has come through the link between two zones: its bytes, and the fetch that is answered with it.
+    Downlink(HostId, LinkId, u64, Option<Box<Fetch>>),
     /// The answer to a fetch is whole at whoever asked.
     Answer(HostId, LinkId, Box<Fetch>),
     /// Something is announced to a host.

@@ -92,6 +92,8 @@ pub struct Taken {
     /// Whether something is to be asked for again.
     pub retries: bool,
     pub is_banned: bool,
+    /// What is there now.
+    pub new: Vec<u32>,
     /// Whether others are to be told, and were not going to be.
     pub tell: bool,
 }
@@ -148,7 +150,9 @@ impl Receiver {
             assert!(!std::mem::replace(&mut self.have[number], true), "{run:?} counted twice");
             self.missing -= 1;
             taken.tell |= self.untold.is_empty();
-            self.untold.push(u32::try_from(number).expect("few runs"));
+            let number = u32::try_from(number).expect("few runs");
+            self.untold.push(number);
+            taken.new.push(number);
         }
         if self.missing == 0 && self.done_at.is_none() {
             self.done_at = Some(now);

@@ -59,9 +59,9 @@ pub struct Scenario {
     /// Cuts the swarm in halves for a fifth of the time that the transfer would take from one host to one
     #[arg(long)]
     pub partition: bool,
-    /// The source leaves once it has sent so many copies
+    /// The source leaves once every run is at some receiver
     #[arg(long)]
-    pub source_leaves_after: Option<f64>,
+    pub source_leaves: bool,
     /// Virtual seconds after which it is over, whatever is missing
     #[arg(long, default_value_t = 36_000)]
     pub limit_s: u64,
@@ -88,7 +88,7 @@ impl Default for Scenario {
             liars: 0.0,
             slow: 0.0,
             partition: false,
-            source_leaves_after: None,
+            source_leaves: false,
             limit_s: 36_000,
         }
     }

@@ -1,7 +1,8 @@
 //! Who meets whom: the rules of a tracker, which knows hosts and nothing of what they have.
 //!
 //! Receivers meet at random within their zone. A bounded number of those near the source meet it, and a bounded number
-//! of each zone meets those of other zones; they know one another, so that they can share that work.
+//! of each zone meets those of other zones; they know one another and are connected, so that they
+//! can share that work.
 
 use crate::events::HostId;
 use crate::host::{Host, Role};
@@ -43,7 +44,7 @@ impl Tracker {
         }
     }
 
-    fn may_meet(&self, hosts: &[Host], one: HostId, other: HostId) -> bool {
+    pub fn may_meet(&self, hosts: &[Host], one: HostId, other: HostId) -> bool {
         let (one_host, other_host) = (&hosts[one as usize], &hosts[other as usize]);
         let apart = self.is_cut && one_host.half != other_host.half;
         one != other && one_host.lives && other_host.lives && !apart && !one_host.knows(other)

@@ -35,6 +35,9 @@ pub struct World<'s> {
     late_bytes: u64,
     wrong_bytes: u64,
     bans: u64,
+    /// Runs that some receiver has, and how many none has.
+    held: Vec<bool>,
+    unheld: usize,
     /// Receivers that are to be done, and are not.
     unfinished: u32,
 }
@@ -85,6 +88,8 @@ impl<'s> World<'s> {
             late_bytes: 0,
             wrong_bytes: 0,
             bans: 0,
+            held: vec![false; shape.runs as usize],
+            unheld: shape.runs as usize,
             unfinished: scenario.receivers - liars,
         };
         world.begin(slow, count(scenario.crashes));
@@ -168,6 +173,7 @@ impl<'s> World<'s> {
             }
             Event::Request(id, link, fetch) => self.request(id, link, fetch),
             Event::Uplink(id) => self.uplink(id),
+            Event::Downlink(id, link, bytes, fetch) => self.downlink(id, link, bytes, fetch, self.now),
             Event::Answer(id, link, fetch) => self.answer(id, link, &fetch),
             Event::Have(id, link, ranges) => self.have(id, link, &ranges),
             Event::Announce(id) => self.announce(id),
@@ -265,7 +271,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Tells a receiver who shares with it what is dear.
+    /// Tells a receiver who shares with it what is dear, and connects it to them.
     fn share(&mut self, id: HostId) {
         let gateways = &self.tracker.gateways[self.hosts[id as usize].zone as usize];
         let served = &self.tracker.served;
@@ -284,6 +290,11 @@ impl<'s> World<'s> {
                 (KNOWN + other, self.info(id, other, Shares { source, far }))
             })
             .collect();
+        for other in others {
+            if self.tracker.may_meet(&self.hosts, id, other) {
+                self.meet(id, other);
+            }
+        }
         let Some(receiver) = self.host(id).receiver() else { return };
         for known in std::mem::take(&mut receiver.sharers) {
             receiver.puller.leave(PeerId(known));
@@ -369,28 +380,27 @@ impl<'s> World<'s> {
         let sent = self.now + micros(bytes, host.rate);
         self.events.push(sent, Event::Uplink(id));
         let (from, to) = (self.hosts[id as usize].zone, self.hosts[other as usize].zone);
-        let mut at = sent;
+        let delay = self.delay(id, other);
         if from == to {
             self.near_bytes += bytes;
+            self.downlink(other, back, bytes, fetch, sent + delay);
         } else {
             let pair = (from * self.scenario.zones + to) as usize;
             let zone = rate(self.scenario.zone_mbit, self.scenario.loss);
-            at = at.max(self.zone_free[pair]) + micros(bytes, zone);
-            self.zone_free[pair] = at;
+            let through = sent.max(self.zone_free[pair]) + micros(bytes, zone);
+            self.zone_free[pair] = through;
             self.zone_bytes[pair] += bytes;
+            self.events.push(through + delay, Event::Downlink(other, back, bytes, fetch));
         }
-        let delay = self.delay(id, other);
-        let receiver = self.host(other);
-        at = (at + delay).max(receiver.down_free) + micros(bytes, receiver.rate);
-        receiver.down_free = at;
+    }
+
+    /// A piece reaches a host's own link, which takes them one by one.
+    fn downlink(&mut self, id: HostId, link: LinkId, bytes: u64, fetch: Option<Box<Fetch>>, at: u64) {
+        let host = self.host(id);
+        host.down_free = at.max(host.down_free) + micros(bytes, host.rate);
+        let at = host.down_free;
         if let Some(fetch) = fetch {
-            self.events.push(at, Event::Answer(other, back, fetch));
-        }
-        let leaves = self.scenario.source_leaves_after.is_some_and(|copies| {
-            id == 0 && self.hosts[0].sent_bytes as f64 >= copies * self.scenario.bytes() as f64
-        });
-        if leaves && self.hosts[0].lives {
-            self.crash(0);
+            self.events.push(at, Event::Answer(id, link, fetch));
         }
     }
 
@@ -413,6 +423,11 @@ impl<'s> World<'s> {
         }
         if is_done && !was_done && !self.hosts[id as usize].is_doomed {
             self.unfinished -= 1;
+        }
+        self.unheld -=
+            taken.new.iter().filter(|run| !std::mem::replace(&mut self.held[**run as usize], true)).count();
+        if self.unheld == 0 && self.scenario.source_leaves && self.hosts[0].lives {
+            self.crash(0);
         }
         if taken.is_banned {
             self.bans += 1;

@@ -174,7 +174,7 @@ impl Puller {
             table: Table::default(),
             peers: Peers::default(),
             fresh: VecDeque::new(),
-            sources: Gate::default(),
+            sources: Gate::in_order(),
             of_sources: Group::new(me),
             of_far: Group::new(me),
             far: 0,
@@ -215,6 +215,21 @@ impl Puller {
             }
         }
         self.regroup();
+        self.turn_over();
+    }
+
+    /// What others were to bring may be ours to bring now that one of them is gone.
+    fn turn_over(&mut self) {
+        for slot in self.sources.release().rev() {
+            self.fresh.push_front(slot);
+        }
+        for peer in self.peers.peers.values_mut() {
+            for slot in peer.gate.release() {
+                if let Some(wanted) = self.table.get(slot) {
+                    peer.offers.push(slot, wanted, peer.info.distance.index());
+                }
+            }
+        }
     }
 
     fn regroup(&mut self) {
@@ -230,6 +245,7 @@ impl Puller {
         if let Some(peer) = self.peers.peers.get_mut(&peer) {
             peer.info.shares = shares;
             self.regroup();
+            self.turn_over();
         }
     }
 
@@ -384,10 +400,19 @@ impl Puller {
         peer.owed_bytes -= asked.bytes;
         match asked.why {
             Why::Next => {}
-            Why::TakenOver if peer.is_source() => self.sources.took_over(was_needed),
-            Why::TakenOver => peer.gate.took_over(was_needed),
+            Why::TakenOver => {
+                if let Some(gate) = self.gate_of(of) {
+                    gate.took_over(was_needed);
+                }
+            }
             Why::Endgame => self.endgame -= 1,
         }
+    }
+
+    /// What keeps others' turns, of a peer that is dear.
+    fn gate_of(&mut self, peer: PeerId) -> Option<&mut Gate> {
+        let peer = self.peers.peers.get_mut(&peer).filter(|peer| peer.is_dear())?;
+        Some(if peer.is_source() { &mut self.sources } else { &mut peer.gate })
     }
 
     /// Whether nothing is wanted or on its way.

@@ -24,7 +24,9 @@ fn turn(wanted: &Wanted, peer: (bool, Distance), group: &Group, far: usize) -> u
 
 impl Puller {
     pub(super) fn pick_dear(&mut self, of: PeerId, batch: &mut Batch, now_ms: u64) -> Why {
-        let Self { table, peers, fresh, sources, of_sources, of_far, far, refused, random, unlooked_ms, .. } = self;
+        let Self {
+            table, peers, fresh, sources, of_sources, of_far, far, refused, random, unlooked_ms, ..
+        } = self;
         let Some(Peer { info, haves, offers, gate, .. }) = peers.peers.get_mut(&of) else { return Why::Next };
         let is_source = info.kind == super::PeerKind::Source;
         let gate: &mut Gate = if is_source { sources } else { gate };
