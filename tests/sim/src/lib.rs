@@ -9,6 +9,7 @@
 
 mod events;
 mod host;
+mod meeting;
 mod misfortune;
 mod random;
 mod receiver;
