@@ -8,7 +8,7 @@ use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::limits::{FETCH_RANGES_MAX, RUN_BYTES_MAX};
 use sealift_proto::member::NodeId;
 use sealift_proto::transfer::pull::{
-    ConnectionId, Distance, DueAnswers, Fetch, Loss, Outcome, PeerId, PeerInfo, PeerKind, Puller, Run, Verdict,
+    ConnectionId, Distance, DueAnswers, Fetch, Loss, Outcome, PeerId, PeerInfo, PeerKind, Puller, Run, Shares, Verdict,
 };
 use sealift_proto::wire::{BlocksPrefix, RangeProblem};
 use std::collections::{BTreeMap, HashSet};
@@ -52,7 +52,8 @@ const SOURCE: PeerId = PeerId(0);
 
 fuzz_target!(|input: Input| {
     let mut puller = Puller::new(input.fetches_max.into(), NodeId([1; 16]), 0);
-    let source = PeerInfo { node: NodeId([0; 16]), kind: PeerKind::Source, distance: Distance::Zone };
+    let (kind, distance) = (PeerKind::Source, Distance::Zone);
+    let source = PeerInfo { node: NodeId([0; 16]), kind, distance, shares: Shares::NONE };
     puller.join(SOURCE, source).expect("the first");
     let mut missing = HashSet::new();
     for (index, (size, log2)) in input.files.iter().take(64).enumerate() {

@@ -24,7 +24,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 ];
 
 /// These may use anything, and nothing uses them.
-const OUTSIDE: [&str; 2] = ["sealift-bench", "sealift-tests"];
+const OUTSIDE: [&str; 3] = ["sealift-bench", "sealift-tests", "sealift-sim"];
 
 /// The only crates that may have unsafe code, and where.
 const UNSAFE_CRATES: [&str; 2] = ["crypto-simd", "sealift-store"];

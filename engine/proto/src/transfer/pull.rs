@@ -25,12 +25,13 @@ mod swarm;
 mod tests;
 
 pub use due::{Due, DueAnswers};
+pub use crate::member::NodeId;
 pub use have::HaveRange;
-pub use peer::{Distance, JoinError, PeerId, PeerInfo, PeerKind};
+pub use peer::{Distance, JoinError, PeerId, PeerInfo, PeerKind, Shares};
 
 use crate::block::{BlockIndex, FileId, Layout};
 use crate::limits;
-use crate::member::NodeId;
+
 use crate::wire::{BlocksPrefix, RangeProblem};
 use gate::{Gate, Group};
 use peer::{Asked, Connection, Peers, Why};
@@ -148,8 +149,9 @@ pub struct Puller {
     fresh: VecDeque<Slot>,
     /// What others are to ask sources for first.
     sources: Gate,
-    /// Who shares with us what is dear.
-    group: Group,
+    /// Who shares with us what sources are to be asked for, and what other zones.
+    of_sources: Group,
+    of_far: Group,
     /// Replicas in other zones.
     far: usize,
     /// Sources that refused a run, of runs that are not given up.
@@ -174,8 +176,9 @@ impl Puller {
             table: Table::default(),
             peers: Peers::default(),
             fresh: VecDeque::new(),
-            sources: Gate::default(),
-            group: Group::new(me),
+            sources: Gate::in_order(),
+            of_sources: Group::new(me),
+            of_far: Group::new(me),
             far: 0,
             refused: HashMap::new(),
             mismatches: HashMap::new(),
@@ -214,6 +217,21 @@ impl Puller {
             }
         }
         self.regroup();
+        self.turn_over();
+    }
+
+    /// What others were to bring may be ours to bring now that one of them is gone.
+    fn turn_over(&mut self) {
+        for slot in self.sources.release().rev() {
+            self.fresh.push_front(slot);
+        }
+        for peer in self.peers.peers.values_mut() {
+            for slot in peer.gate.release() {
+                if let Some(wanted) = self.table.get(slot) {
+                    peer.offers.push(slot, wanted, peer.info.distance.index());
+                }
+            }
+        }
     }
 
     /// Who a peer is, if it has joined.
@@ -225,7 +243,18 @@ impl Puller {
     fn regroup(&mut self) {
         let replicas = self.peers.peers.values().filter(|peer| !peer.is_source());
         self.far = replicas.clone().filter(|peer| peer.is_dear()).count();
-        self.group.set(replicas.filter(|peer| !peer.is_dear()).map(|peer| peer.key));
+        let near = replicas.filter(|peer| !peer.is_dear());
+        self.of_sources.set(near.clone().filter(|peer| peer.info.shares.source).map(|peer| peer.key));
+        self.of_far.set(near.filter(|peer| peer.info.shares.far).map(|peer| peer.key));
+    }
+
+    /// What a peer shares with us has changed.
+    pub fn set_shares(&mut self, peer: PeerId, shares: Shares) {
+        if let Some(peer) = self.peers.peers.get_mut(&peer) {
+            peer.info.shares = shares;
+            self.regroup();
+            self.turn_over();
+        }
     }
 
     fn lose_copy(&mut self, slot: Slot, distance: Distance) {
@@ -379,10 +408,19 @@ impl Puller {
         peer.owed_bytes -= asked.bytes;
         match asked.why {
             Why::Next => {}
-            Why::TakenOver if peer.is_source() => self.sources.took_over(was_needed),
-            Why::TakenOver => peer.gate.took_over(was_needed),
+            Why::TakenOver => {
+                if let Some(gate) = self.gate_of(of) {
+                    gate.took_over(was_needed);
+                }
+            }
             Why::Endgame => self.endgame -= 1,
         }
+    }
+
+    /// What keeps others' turns, of a peer that is dear.
+    fn gate_of(&mut self, peer: PeerId) -> Option<&mut Gate> {
+        let peer = self.peers.peers.get_mut(&peer).filter(|peer| peer.is_dear())?;
+        Some(if peer.is_source() { &mut self.sources } else { &mut peer.gate })
     }
 
     /// Whether nothing is wanted or on its way.

@@ -13,7 +13,7 @@ use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::member::{Label, NodeId};
 use sealift_proto::session::hello;
 use sealift_proto::ticket::Address;
-use sealift_proto::transfer::pull::{ConnectionId, Distance, HaveRange, PeerId, PeerInfo, PeerKind};
+use sealift_proto::transfer::pull::{ConnectionId, Distance, HaveRange, PeerId, PeerInfo, PeerKind, Shares};
 use sealift_proto::wire::{Channel, CloseCode, FrameKind, Have, Hello, Peer, Reject, Welcome};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -56,7 +56,9 @@ pub(super) fn info(welcome: &Welcome, ours: Option<&Swarm>) -> PeerInfo {
     let our_label = ours.map_or(&nowhere, |swarm| &swarm.member.label);
     let distance = Distance::between(our_label.as_str(), label.as_str());
     let node = welcome.member.as_ref().map_or(NodeId([0; 16]), |member| member.node);
-    PeerInfo { node, kind, distance }
+    // Whoever serves others is connected to the source as we are, and to everybody it hears of.
+    let shares = if welcome.partial { Shares::ALL } else { Shares::NONE };
+    PeerInfo { node, kind, distance, shares }
 }
 
 impl Others {

@@ -40,6 +40,9 @@ impl Puller {
                 self.judge(slot, run, peer, outcome, &mut verdicts);
             }
         }
+        if let Some(gate) = self.gate_of(peer) {
+            gate.answered(now_ms.saturating_sub(asked.asked_ms));
+        }
         self.returned(connection, fetch, peer, &asked, was_needed);
         let struck = self.peers.peers.get(&peer).filter(|peer| peer.struck >= limits::PEER_MISMATCHES_MAX);
         if let Some(banned) = struck {

@@ -24,10 +24,13 @@ fn turn(wanted: &Wanted, peer: (bool, Distance), group: &Group, far: usize) -> u
 
 impl Puller {
     pub(super) fn pick_dear(&mut self, of: PeerId, batch: &mut Batch, now_ms: u64) -> Why {
-        let Self { table, peers, fresh, sources, group, far, refused, random, unlooked_ms, .. } = self;
+        let Self {
+            table, peers, fresh, sources, of_sources, of_far, far, refused, random, unlooked_ms, ..
+        } = self;
         let Some(Peer { info, haves, offers, gate, .. }) = peers.peers.get_mut(&of) else { return Why::Next };
         let is_source = info.kind == super::PeerKind::Source;
         let gate: &mut Gate = if is_source { sources } else { gate };
+        let group = if is_source { of_sources } else { of_far };
         let distance = info.distance.index();
         let who = (is_source, info.distance);
         let has = |wanted: &Wanted| wanted.may_ask(of) && (is_source || haves.has(&wanted.run));

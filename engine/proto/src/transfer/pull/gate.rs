@@ -17,12 +17,15 @@ use std::collections::VecDeque;
 pub(super) const TURNS: usize = 8;
 /// The turn of what somebody near has already: it is taken from there, unless that fails.
 pub(super) const TURN_OF_NEAR: usize = 4;
-/// Waiting for one's turn ends after so many times what it would take once there is nothing else to ask for.
+/// All take things from sources in the same order. Who is behind us by so many times the patience for its turn is slow, and
+/// what it was to bring is taken over, whatever else there is to ask for.
 const AGES: u64 = 8;
 
 /// Runs for which it is not our turn yet, for one dear peer or for all sources.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
+    /// Whether runs come in the same order to all who share.
+    in_order: bool,
     /// By turn, since when, in the order in which they came.
     held: [VecDeque<(Slot, u64)>; TURNS],
     /// Since when there has been nothing to ask for whose turn it is.
@@ -31,6 +34,8 @@ pub(super) struct Gate {
     room: usize,
     /// Those that are.
     taken_over: usize,
+    /// How long an answer takes lately, in milliseconds: so long it may take whoever's turn it is.
+    takes_ms: u64,
 }
 
 /// A run out of the gate, and the turn at which it was held.
@@ -41,6 +46,11 @@ pub(super) struct Due {
 }
 
 impl Gate {
+    /// For sources, of which all ask in the same order.
+    pub(super) fn in_order() -> Self {
+        Self { in_order: true, ..Self::default() }
+    }
+
     /// Holds a run back.
     pub(super) fn hold(&mut self, slot: Slot, turn: usize, now_ms: u64) {
         self.held[turn.clamp(1, TURNS - 1)].push_back((slot, now_ms));
@@ -74,25 +84,36 @@ impl Gate {
         self.room = if was_needed { self.room + 1 } else { 0 };
     }
 
-    fn patience(turn: usize) -> u64 {
-        limits::SWARM_PATIENCE_MS * turn as u64
+    /// An answer came after so long.
+    pub(super) fn answered(&mut self, took_ms: u64) {
+        self.takes_ms = (self.takes_ms * 3 + took_ms) / 4;
+    }
+
+    /// How long whoever comes before us is waited for.
+    fn patience(&self) -> impl Fn(usize) -> u64 + use<> {
+        let each = limits::SWARM_PATIENCE_MS.max(2 * self.takes_ms);
+        move |turn| each.saturating_mul(turn as u64)
     }
 
     /// When the next run may be taken over.
     pub(super) fn wake_ms(&self) -> Option<u64> {
+        let patience = self.patience();
         let turns = (1..TURNS).filter_map(|turn| {
             let (_, oldest) = self.held[turn].front()?;
-            let aged = oldest + AGES * Self::patience(turn);
-            Some(self.dry_ms.map_or(aged, |dry| aged.min(dry + Self::patience(turn))))
+            let aged = self.in_order.then(|| oldest + AGES * patience(turn));
+            let dry = self.dry_ms.map(|dry| dry + patience(turn));
+            aged.into_iter().chain(dry).min()
         });
         turns.min()
     }
 
-    /// A run that has waited for too long, whatever else there is to ask for.
+    /// A run that whose turn it was is late with.
     pub(super) fn pop_aged(&mut self, now_ms: u64) -> Option<Due> {
-        (1..TURNS).find_map(|turn| {
+        let patience = self.patience();
+        let turns = if self.in_order { 1..TURNS } else { 0..0 };
+        turns.into_iter().find_map(|turn| {
             let &(slot, since) = self.held[turn].front()?;
-            let aged = now_ms >= since + AGES * Self::patience(turn);
+            let aged = now_ms >= since + AGES * patience(turn);
             aged.then(|| self.held[turn].pop_front()).map(|_| Due { slot, turn })
         })
     }
@@ -100,8 +121,8 @@ impl Gate {
     /// A run that may be taken over since there is nothing else to ask for: the one that whose turn it was would come
     /// to last, so that the two don't meet.
     pub(super) fn pop(&mut self, now_ms: u64) -> Option<Due> {
-        let dry = self.dry_ms?;
-        let due = |turn: &usize| now_ms >= dry + Self::patience(*turn);
+        let (dry, patience) = (self.dry_ms?, self.patience());
+        let due = |turn: &usize| now_ms >= dry + patience(*turn);
         (1..TURNS).take_while(due).find_map(|turn| {
             let (slot, _) = self.held[turn].pop_back()?;
             Some(Due { slot, turn })
@@ -111,6 +132,11 @@ impl Gate {
     /// How many runs are held, those included that are of no more use.
     pub(super) fn len(&self) -> usize {
         self.held.iter().map(VecDeque::len).sum()
+    }
+
+    /// Lets go of everything that is held.
+    pub(super) fn release(&mut self) -> impl DoubleEndedIterator<Item = Slot> {
+        self.held.iter_mut().flat_map(|held| held.drain(..)).map(|(slot, _)| slot)
     }
 
     /// Forgets everything that is held.
@@ -179,7 +205,7 @@ mod tests {
     #[test]
     fn others_are_waited_for_longer_the_more_of_them_come_before_us() {
         let patience = limits::SWARM_PATIENCE_MS;
-        let mut gate = Gate::default();
+        let mut gate = Gate::in_order();
         gate.hold(1, 1, 0);
         gate.hold(2, 1, 0);
         gate.hold(3, 2, 0);

@@ -67,6 +67,23 @@ impl Distance {
     }
 }
 
+/// What of the dear work a replica takes its part of. Those who share something count one another, so they should know of
+/// all of them, connected or not; who cannot do it must not be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// It is connected to sources.
+    pub source: bool,
+    /// It is connected to other zones.
+    pub far: bool,
+}
+
+impl Shares {
+    /// Everything: where all are connected to all.
+    pub const ALL: Self = Self { source: true, far: true };
+    /// Nothing: it has things from those around it alone.
+    pub const NONE: Self = Self { source: false, far: false };
+}
+
 /// Who a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -76,6 +93,8 @@ pub struct PeerInfo {
     pub kind: PeerKind,
     /// How far away it is.
     pub distance: Distance,
+    /// What it shares with us.
+    pub shares: Shares,
 }
 
 /// Why a peer is not let in.

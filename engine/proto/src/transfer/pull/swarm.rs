@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 const SOURCE: PeerId = PeerId(0);
 
 fn info(number: u8, kind: PeerKind, distance: Distance) -> PeerInfo {
-    PeerInfo { node: NodeId([number; 16]), kind, distance }
+    PeerInfo { node: NodeId([number; 16]), kind, distance, shares: Shares::ALL }
 }
 
 fn replica(number: u8) -> PeerInfo {

@@ -12,7 +12,8 @@ const SOURCE: PeerId = PeerId(0);
 /// A transfer with one source.
 fn alone(fetches_max: usize) -> Puller {
     let mut puller = Puller::new(fetches_max, NodeId([1; 16]), 7);
-    let info = PeerInfo { node: NodeId([0; 16]), kind: PeerKind::Source, distance: Distance::Zone };
+    let (kind, distance) = (PeerKind::Source, Distance::Zone);
+    let info = PeerInfo { node: NodeId([0; 16]), kind, distance, shares: Shares::NONE };
     puller.join(SOURCE, info).expect("the first");
     puller
 }
