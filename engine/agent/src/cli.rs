@@ -3,6 +3,7 @@
 mod agent;
 mod operator;
 
+use crate::discovery::DiscoveryArgs;
 use crate::error::{Finish, RunError};
 use crate::orders;
 use crate::preserve::{Aspect, Preserve};
@@ -112,6 +113,8 @@ struct SendArgs {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
     #[command(flatten)]
+    discovery: DiscoveryArgs,
+    #[command(flatten)]
     pace: Pace,
     /// Keep the keys under NAME, so that the ticket stays the same over restarts; one sender at a time
     #[arg(long, value_name = "NAME")]
@@ -144,6 +147,8 @@ struct ReceiveArgs {
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     #[command(flatten)]
     pace: Pace,
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
@@ -232,6 +237,8 @@ struct VerifyArgs {
     /// How fast blocks are fetched, as with receive
     #[arg(long, value_name = "RATE", requires = "repair")]
     bwlimit: Option<Rate>,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     /// Keep set-user-id, set-group-id and sticky bits of what is repaired
     #[arg(long, requires = "repair")]
     keep_special_modes: bool,
@@ -355,6 +362,7 @@ impl SendArgs {
             state_dir,
             rehash: self.rehash,
             preserve: self.preserve,
+            discovery: self.discovery.options()?,
         })
     }
 }
@@ -420,6 +428,7 @@ impl ReceiveArgs {
             max_rewrite: self.max_rewrite,
             wait_for_space: self.wait_for_space.map(|seconds| Duration::from_secs(seconds.into())),
             repair: None,
+            discovery: self.discovery.options()?,
         })
     }
 }
@@ -440,6 +449,7 @@ impl VerifyArgs {
                     verify: Verify::Stream,
                     pace: Pace { bwlimit: self.bwlimit, orders: false },
                     connections: default_connections(),
+                    discovery: self.discovery,
                     keep_special_modes: self.keep_special_modes,
                     delete: false,
                     max_delete: None,

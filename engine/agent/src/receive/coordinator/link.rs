@@ -103,6 +103,7 @@ impl Coordinator {
                     return Err(RunError::NewSnapshot);
                 }
                 self.link.open = Some((address, welcome.session));
+                self.finder.proved(address);
                 self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
                 let now = Instant::now();
                 self.link.open_since = now;
@@ -139,7 +140,7 @@ impl Coordinator {
             Heard::Failed(error) => match error.kind() {
                 DialErrorKind::Unreachable => self.link_lost(error.to_string()),
                 // Of several addresses one may belong to somebody else, while the right one is down.
-                _ if error.may_pass() => self.link_lost(error.to_string()),
+                _ if error.may_pass() || self.finder.had_found() => self.link_lost(error.to_string()),
                 _ => return Err(error.into()),
             },
         }
@@ -235,9 +236,11 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn dial(&mut self) {
+    pub(super) fn dial(&mut self) -> Result<(), RunError> {
         self.link.redial_at = None;
         self.link.number += 1;
+        let again = self.link.number > 1;
+        let addresses = self.finder.addresses(&self.options.ticket.addresses, again)?;
         let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
         self.link.outbox = Some(outbox);
         let taken_up = self.transfer.next_segment();
@@ -246,11 +249,12 @@ impl Coordinator {
         tokio::spawn(control::run(
             self.link.number,
             self.dialer.clone(),
-            self.options.ticket.addresses.clone(),
+            addresses,
             next_segment,
             frames,
             self.events_in.clone(),
         ));
+        Ok(())
     }
 
     pub(super) fn grant_credit(&mut self) {
@@ -318,7 +322,9 @@ impl Coordinator {
                 // The sender must not wait for a receiver that is done: it is told even after a break.
                 if let Some(at) = self.link.redial_at.take() {
                     tokio::time::sleep_until(at.into()).await;
-                    self.dial();
+                    if self.dial().is_err() {
+                        return;
+                    }
                 }
                 match self.events.recv().await {
                     Some(Event::Control(number, heard)) if number == self.link.number => {
