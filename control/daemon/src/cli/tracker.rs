@@ -25,7 +25,7 @@ pub(super) struct TrackerOptions {
     /// Where it is, TCP and UDP
     #[arg(long, value_name = "IP:PORT", default_value = "[::]:3000")]
     listen: SocketAddr,
-    /// Write the address to this file once the ports are open
+    /// Write the address and the pin to this file once the ports are open
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or directives of modules
@@ -55,7 +55,7 @@ pub(super) fn tracker(options: TrackerOptions) -> Done {
         )?;
         drop(out);
         if let Some(file) = ready_file {
-            put_file(&file, &format!("tracker {local}\n"))?;
+            put_file(&file, &format!("tracker {local}\npin {}\n", authority.fingerprint()))?;
         }
         let (end, ending) = watch::channel(false);
         tokio::select! {
