@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sealift_proto::discovery::lan::Datagram;
 use sealift_proto::discovery::tracker::{
-    ANSWER_HEAD_BYTES, Answer, Heartbeat, Request, Token, heard_counter,
+    ANSWER_HEAD_BYTES, Answer, Heartbeat, REQUEST_BYTES, Request, Token, heard_counter,
 };
 use sealift_proto::discovery::{
     Candidates, DiscoveryKey, Entry, NodeId, Offers, Place, SEALED_ENTRY_BYTES, SealedEntry, is_dialable,
@@ -35,8 +35,10 @@ fn datagrams(input: &[u8]) {
 }
 
 fn messages(input: &[u8]) {
-    if let Some(request) = input.first_chunk().and_then(Request::decode) {
-        assert_eq!(input.first_chunk().map(|bytes| bytes.as_slice()), Some(request.encode().as_slice()));
+    if let Some(bytes) = input.first_chunk::<REQUEST_BYTES>()
+        && let Some(request) = Request::decode(bytes)
+    {
+        assert_eq!(request.encode().as_slice(), bytes);
     }
     if let Some(answer) = Answer::decode(input) {
         assert_eq!(answer.encode().as_slice(), input);

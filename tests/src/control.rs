@@ -426,8 +426,15 @@ impl Agent {
     /// The same by address.
     #[must_use]
     pub fn try_join_at(&self, daemon: SocketAddr, pin: &str, token: &Path) -> Outcome {
+        self.try_join_with(daemon, pin, token, &[])
+    }
+
+    /// The same with further arguments.
+    #[must_use]
+    pub fn try_join_with(&self, daemon: SocketAddr, pin: &str, token: &Path, args: &[&str]) -> Outcome {
         let data = self.data();
         Run::with(["agent", "join", "--wait", "30"])
+            .args(args)
             .arg(daemon.to_string())
             .args(["--pin", pin, "--name", &self.name, "--token"])
             .arg(format!("@{}", token.display()))

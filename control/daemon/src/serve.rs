@@ -133,6 +133,8 @@ pub async fn serve(
 
     let hub = Hub::new(db.clone(), Arc::clone(&authority));
     hub.logs_port.store(where_to.logs.port(), Ordering::Relaxed);
+    let tracker_port = where_to.tracker.map_or(0, |tracker| tracker.port());
+    hub.tracker_port.store(tracker_port, Ordering::Relaxed);
     let (end, ending) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone(), ending.clone());

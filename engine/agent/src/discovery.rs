@@ -220,14 +220,23 @@ impl Finder {
         if !again && !ticket.is_empty() {
             return Ok(addresses);
         }
-        if self.search.is_none() {
-            self.search = Some(self.begin()?);
-        }
+        self.look()?;
         let found = std::mem::take(&mut *self.found());
         self.had_found = !found.is_empty();
         let more = self.proved.into_iter().chain(found).map(Address::from);
         addresses.extend(more.filter(|address| !ticket.contains(address)));
         Ok(addresses)
+    }
+
+    /// Looks for the sender from now on. Whether something was found that was not dialled yet.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn look(&mut self) -> Result<bool, RunError> {
+        if self.search.is_none() {
+            self.search = Some(self.begin()?);
+        }
+        Ok(!self.found().is_empty())
     }
 
     /// A session was opened there: it is dialled again if the session is lost.
@@ -319,7 +328,9 @@ mod tests {
         let found: SocketAddr = "10.0.0.2:2".parse().unwrap();
         assert_eq!(finder.addresses(&ticket, false).unwrap(), ticket);
         assert!(finder.search.is_none(), "it was not needed yet");
+        assert!(!finder.look().unwrap());
         finder.found().push(found);
+        assert!(finder.look().unwrap());
         assert_eq!(finder.addresses(&ticket, true).unwrap(), [ticket[0].clone(), found.into()]);
         assert!(finder.had_found() && finder.search.is_some());
         assert_eq!(finder.addresses(&ticket, true).unwrap(), ticket);

@@ -7,9 +7,10 @@ use sealift_proto::discovery::lan::{DATAGRAM_BYTES, Datagram};
 use sealift_proto::discovery::{DiscoveryKey, Entry, NodeId, Offers, Place, day_of};
 use sealift_proto::keys::RoSecret;
 use sealift_proto::ticket::Ticket;
-use sealift_tests::control::Daemon;
+use sealift_tests::control::{Agent, Daemon};
 use sealift_tests::process::{Process, Receive, Run, Sender, control_program};
 use sealift_tests::tree::{SpecialModes, assert_same, mixed};
+use serde_json::json;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -169,7 +170,7 @@ fn a_receiver_finds_a_sender_by_a_tracker_alone() {
     let (trees, tracker) = (Trees::new(), TrackerProcess::start());
     let sender = Sender::start([&trees.src], &[&tracker.option()]);
     let ticket = without_addresses(&sender.ticket);
-    Receive::run(&ticket, &trees.dst, &[&tracker.option()]).expect(0);
+    let _ = Receive::run(&ticket, &trees.dst, &[&tracker.option()]).expect(0);
     trees.assert_same();
     // Its key is its own.
     let key = fs::metadata(tracker.dir.path().join("tracker/tracker.pem")).expect("a key");
@@ -183,8 +184,30 @@ fn a_daemon_is_a_tracker_with_the_pin_that_its_agents_know() {
     let sender = Sender::start([&trees.src], &[&option]);
     let by_variable = Run::receive(without_addresses(&sender.ticket), &trees.dst)
         .env("SEALIFT_TRACKER", format!("{}#{}", daemon.tracker, daemon.pin));
-    by_variable.finish().expect(0);
+    let _ = by_variable.finish().expect(0);
     trees.assert_same();
+}
+
+#[test]
+fn a_destination_finds_its_source_by_the_daemons_tracker() {
+    let daemon = Daemon::start();
+    let token = daemon.enrolment_token("two", 2, true);
+    let (mut alpha, mut beta) = (Agent::stranger("alpha"), Agent::join(&daemon, "beta", &token));
+    // What the daemon is told leads nowhere (RFC 5737).
+    let nowhere = ["--data-address", "192.0.2.1:1"];
+    let joined = alpha.try_join_with(daemon.agents, &daemon.pin, &token, &nowhere);
+    assert_eq!(joined.code, Some(0), "{joined:?}");
+    let (src, dst) = (alpha.data().join("src"), beta.data().join("dst"));
+    fs::create_dir(&src).expect("a directory");
+    mixed(&src, 5, 10);
+    alpha.start();
+    beta.start();
+    let spec =
+        json!({ "kind": "distribution", "from": [alpha.endpoint("src")], "to": [beta.endpoint("dst")] });
+    let job = daemon.api("POST", "jobs", json!({ "name": "found", "spec": spec }));
+    let run = daemon.api("POST", &format!("jobs/{}/runs", job["id"].as_str().expect("an id")), None);
+    daemon.run_until(run["id"].as_str().expect("an id"), "it is done", |run| run["state"] == "done");
+    assert_same(&src, &dst, SpecialModes::Dropped);
 }
 
 #[test]
@@ -204,7 +227,7 @@ fn a_tracker_that_is_not_the_pinned_one_is_told_nothing() {
 fn a_receiver_finds_a_sender_on_the_local_network_alone() {
     let (trees, lan) = (Trees::new(), Lan::new());
     let sender = Sender::of(lan.sender(&trees.src));
-    lan.receiver(&without_addresses(&sender.ticket), &trees.dst).finish().expect(0);
+    let _ = lan.receiver(&without_addresses(&sender.ticket), &trees.dst).finish().expect(0);
     trees.assert_same();
 }
 
@@ -215,7 +238,7 @@ fn a_sender_that_moved_is_found_by_the_ticket_that_it_gave_before() {
     let sender = |args: &[&str]| Sender::of(lan.sender(&trees.src).args(args).state_dir(state.path()));
     let first = sender(&["--job=moving"]);
     let (ticket, address) = (first.ticket.clone(), first.address());
-    first.stop().expect(0);
+    let _ = first.stop().expect(0);
     // Somebody else's port now.
     let trap = TcpListener::bind(address).expect("the port is free");
     let moved = sender(&["--job=moving"]);
@@ -228,12 +251,24 @@ fn a_sender_that_moved_is_found_by_the_ticket_that_it_gave_before() {
 }
 
 #[test]
+fn a_sender_is_found_while_an_address_of_its_ticket_keeps_silent() {
+    let (trees, lan) = (Trees::new(), Lan::new());
+    // It takes connections in, and says nothing.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let sender = Sender::of(lan.sender(&trees.src));
+    let ticket = sender.ticket_via(silent.local_addr().expect("it is bound"));
+    // To wait for that one would take longer.
+    lan.receiver(&ticket, &trees.dst).arg("--retry-for=8").finish().expect(0);
+    trees.assert_same();
+}
+
+#[test]
 fn with_no_lan_nothing_is_said_there() {
     let (trees, lan) = (Trees::new(), Lan::new());
     let listener = lan.listener();
     let sender = Sender::of(lan.sender(&trees.src).args(["--no-lan", "--once"]));
-    lan.receiver(&sender.ticket, &trees.dst).arg("--no-lan").finish().expect(0);
-    sender.process.finish().expect(0);
+    let _ = lan.receiver(&sender.ticket, &trees.dst).arg("--no-lan").finish().expect(0);
+    let _ = sender.process.finish().expect(0);
     listener.set_nonblocking(true).expect("a socket");
     let heard = listener.recv(&mut [0; 2 * DATAGRAM_BYTES]);
     assert_eq!(heard.expect_err("nothing was said").kind(), std::io::ErrorKind::WouldBlock);
@@ -268,7 +303,7 @@ fn a19_what_strangers_say_on_the_local_network_is_never_dialled_and_what_is_repl
     for _ in 0..50 {
         speaker.send(&now.encode()).expect("a network");
     }
-    receiver.finish().expect(5);
+    let _ = receiver.finish().expect(5);
     assert_eq!([forged.dialled(), stale.dialled(), replayed.dialled()], [0, 0, 1]);
     assert!(!trees.dst.join("a").exists());
     assert_eq!(LanSettings::default().port, 3838);

@@ -248,6 +248,7 @@ impl Coordinator {
         if self.link.redial_at.is_some_and(|at| at <= now) {
             self.dial()?;
         }
+        self.look_elsewhere(now)?;
         for (id, connection) in &self.connections {
             // While the sender owes nothing, or we do not read, it is not silent.
             let owed_since = connection.owed_since_ms.load(Ordering::Relaxed);

@@ -22,6 +22,8 @@ use tokio::time::timeout;
 
 /// Segments asked for ahead.
 const CREDIT_AIM: u32 = 8;
+/// How long a dial may take before the sender is looked for elsewhere, too.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// How long the sender is waited for when all is done.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,7 @@ pub(super) struct Link {
     outbox: Option<mpsc::Sender<Outgoing>>,
     pub(super) open: Option<(SocketAddr, [u8; 16])>,
     pub(super) redial_at: Option<Instant>,
+    dialled_at: Instant,
     backoff: Backoff,
     /// The snapshot with which the first session began.
     snapshot: Option<SegmentSeq>,
@@ -52,6 +55,7 @@ impl Link {
             outbox: None,
             open: None,
             redial_at: Some(now),
+            dialled_at: now,
             backoff: Backoff::new(),
             snapshot: None,
             credit: 0,
@@ -236,8 +240,21 @@ impl Coordinator {
         Ok(())
     }
 
+    /// A dial that takes long begins anew once another address is found, while there is time for it.
+    pub(super) fn look_elsewhere(&mut self, now: Instant) -> Result<(), RunError> {
+        let dialling = self.link.open.is_none() && self.link.redial_at.is_none();
+        let long = now.saturating_duration_since(self.link.dialled_at) >= LOOK_AFTER;
+        let in_time =
+            self.link.down_since.is_none_or(|since| now.duration_since(since) < self.options.retry_for);
+        if dialling && long && in_time && self.finder.look()? {
+            self.dial()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn dial(&mut self) -> Result<(), RunError> {
         self.link.redial_at = None;
+        self.link.dialled_at = Instant::now();
         self.link.number += 1;
         let again = self.link.number > 1;
         let addresses = self.finder.addresses(&self.options.ticket.addresses, again)?;
