@@ -220,7 +220,7 @@ fn a_tracker_that_is_not_the_pinned_one_is_told_nothing() {
     assert!(message.contains("tracker") && message.contains("pinned"), "{message}");
     // Nor is anybody found by the right one, therefore.
     let ticket = without_addresses(&sender.ticket);
-    Receive::run(&ticket, &trees.dst, &[&tracker.option(), "--retry-for=2"]).expect(5);
+    let _ = Receive::run(&ticket, &trees.dst, &[&tracker.option(), "--retry-for=2"]).expect(5);
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_sender_is_found_while_an_address_of_its_ticket_keeps_silent() {
     let sender = Sender::of(lan.sender(&trees.src));
     let ticket = sender.ticket_via(silent.local_addr().expect("it is bound"));
     // To wait for that one would take longer.
-    lan.receiver(&ticket, &trees.dst).arg("--retry-for=8").finish().expect(0);
+    let _ = lan.receiver(&ticket, &trees.dst).arg("--retry-for=8").finish().expect(0);
     trees.assert_same();
 }
 
