@@ -30,6 +30,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest of them.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Whoever only looks for others asks again after about this, and then half as often each time, as long as the tracker
+/// does not want it sooner: the one that is looked for may be about to come.
+const ASK_FIRST: Duration = Duration::from_secs(1);
 /// What a tracker may choose for the time to the next request: an entry has to be made anew while it is believed.
 const AGAIN_S: std::ops::RangeInclusive<u16> = 1..=1800;
 /// And between heartbeats.
@@ -49,14 +52,19 @@ pub(crate) async fn run(core: Arc<Core>, settings: TrackerSettings) {
     let mut days = Days::new(&core, Place::Tracker);
     let mut standing = Standing::default();
     let mut retry = RETRY_FIRST;
+    let mut patience = ASK_FIRST;
     let mut told = String::new();
     loop {
         let deadline = Instant::now() + ASK_TIMEOUT;
         let asked = timeout_at(deadline, ask(&core, &settings, &mut days, &mut standing)).await;
         let reason = match asked {
-            Ok(Ok(due)) => {
+            Ok(Ok(mut due)) => {
                 told.clear();
                 retry = RETRY_FIRST;
+                if core.member.listens.is_none() {
+                    due.again = due.again.min(jittered(patience));
+                    patience = (patience * 2).min(RETRY_MAX);
+                }
                 stay(&core, &mut standing, due).await;
                 continue;
             }

@@ -3,6 +3,7 @@
 use super::TrackerSettings;
 use super::pin::client_config;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, Error};
 use sealift_proto::discovery::tracker::{ALPN, ANSWER_HEAD_BYTES, Answer, Request, Verdict};
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::ticket::Address;
@@ -33,7 +34,12 @@ pub(super) enum Asked {
 
 impl From<io::Error> for Asked {
     fn from(error: io::Error) -> Self {
-        Self::Failed(error.to_string())
+        let tls = error.get_ref().and_then(|error| error.downcast_ref());
+        Self::Failed(match tls {
+            // Our own words, which rustls shows as it would a programmer.
+            Some(Error::InvalidCertificate(CertificateError::Other(own))) => own.0.to_string(),
+            _ => error.to_string(),
+        })
     }
 }
 
