@@ -1,3 +1,5 @@
+//! Members and strangers on the loopback network, with real sockets.
+
 use super::*;
 use sealift_proto::discovery::lan::Datagram;
 use sealift_proto::keys::RoSecret;

@@ -1,3 +1,5 @@
+//! Formats, keys of days, and what may be dialled.
+
 use super::tracker::{
     ANSWER_BYTES_MAX, Answer, Beat, HEARD_BYTES, HEARTBEAT_BYTES, Heartbeat, REQUEST_BYTES, Request, Token,
     Verdict, heard, heard_counter,

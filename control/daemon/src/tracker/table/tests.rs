@@ -1,3 +1,5 @@
+//! What the tracker keeps, by hand: time is a parameter.
+
 use super::*;
 use sealift_proto::discovery::SEALED_ENTRY_BYTES;
 
