@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Computes the golden vectors of docs/manifest.md and docs/wire.md, from what those two pages say alone.
+"""Computes the golden vectors of docs/manifest.md, docs/wire.md and docs/discovery.md, from what those pages say alone.
 
 It shares no code with Sealift: plain Python 3 and its standard library, with Ed25519 written out after
-RFC 8032, section 5.1. So an error in the program and the same error here are unlikely to coincide.
+RFC 8032, section 5.1, and AES-GCM after FIPS 197 and NIST SP 800-38D. So an error in the program and the same error here are unlikely to coincide.
 
     docs/vectors.py            prints every vector
-    docs/vectors.py --check    compares them with the two pages and with engine/proto/vectors/segment.hex
+    docs/vectors.py --check    compares them with the pages and with engine/proto/vectors/segment.hex
 """
 
 import base64
@@ -237,6 +237,149 @@ def data(field, value):
     return varint(field << 3 | 2) + varint(len(value)) + value
 
 
+# --- AES-256-GCM (FIPS 197, NIST SP 800-38D). Not constant-time either.
+
+
+def gf_times(a, b):
+    """In GF(2^8), modulo x^8 + x^4 + x^3 + x + 1."""
+    product = 0
+    while b:
+        if b & 1:
+            product ^= a
+        a = a << 1 ^ (0x11B if a & 0x80 else 0)
+        b >>= 1
+    return product
+
+
+def sbox():
+    box = []
+    for value in range(256):
+        inverse = next((i for i in range(256) if gf_times(value, i) == 1), 0)
+        turned = [(inverse << n | inverse >> (8 - n)) & 0xFF for n in range(5)]
+        box.append(turned[0] ^ turned[1] ^ turned[2] ^ turned[3] ^ turned[4] ^ 0x63)
+    return box
+
+
+SBOX = sbox()
+
+
+def aes256(key, block):
+    words = [list(key[at : at + 4]) for at in range(0, 32, 4)]
+    constant = 1
+    for at in range(8, 60):
+        word = list(words[-1])
+        if at % 8 == 0:
+            word = [SBOX[byte] for byte in word[1:] + word[:1]]
+            word[0] ^= constant
+            constant = gf_times(constant, 2)
+        elif at % 8 == 4:
+            word = [SBOX[byte] for byte in word]
+        words.append([a ^ b for a, b in zip(word, words[-8])])
+    keys = [sum(words[at : at + 4], []) for at in range(0, 60, 4)]
+    state = [a ^ b for a, b in zip(block, keys[0])]
+    for turn in range(1, 15):
+        state = [SBOX[state[(at + 4 * (at % 4)) % 16]] for at in range(16)]
+        if turn < 14:
+            mixed = []
+            for at in range(0, 16, 4):
+                c = state[at : at + 4]
+                for i in range(4):
+                    mixed.append(gf_times(c[i], 2) ^ gf_times(c[(i + 1) % 4], 3) ^ c[(i + 2) % 4] ^ c[(i + 3) % 4])
+            state = mixed
+        state = [a ^ b for a, b in zip(state, keys[turn])]
+    return bytes(state)
+
+
+def ghash(subkey, data):
+    total = 0
+    for at in range(0, len(data), 16):
+        total ^= int.from_bytes(data[at : at + 16], "big")
+        product, shifted = 0, subkey
+        for bit in range(127, -1, -1):
+            if total >> bit & 1:
+                product ^= shifted
+            shifted = shifted >> 1 ^ (0xE1 << 120 if shifted & 1 else 0)
+        total = product
+    return total
+
+
+def padded(data):
+    return data + bytes(-len(data) % 16)
+
+
+def aes256_gcm(key, nonce, associated, plain):
+    def stream(counter):
+        return aes256(key, nonce + struct.pack(">I", counter))
+
+    sealed = b""
+    for at in range(0, len(plain), 16):
+        sealed += bytes(a ^ b for a, b in zip(plain[at : at + 16], stream(2 + at // 16)))
+    lengths = struct.pack(">QQ", 8 * len(associated), 8 * len(sealed))
+    subkey = int.from_bytes(aes256(key, bytes(16)), "big")
+    mac = ghash(subkey, padded(associated) + padded(sealed) + lengths).to_bytes(16, "big")
+    return sealed, bytes(a ^ b for a, b in zip(mac, stream(1)))
+
+
+def check_aes():
+    """FIPS 197, appendix C.3; and test case 16 of the GCM specification (96-bit nonce, associated data)."""
+    shown = aes256(bytes(range(32)), bytes.fromhex("00112233445566778899aabbccddeeff"))
+    assert shown.hex() == "8ea2b7ca516745bfeafc49904b496089"
+    key = bytes.fromhex("feffe9928665731c6d6a8f9467308308" * 2)
+    plain = bytes.fromhex(
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+        "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+    )
+    associated = bytes.fromhex("feedfacedeadbeeffeedfacedeadbeefabaddad2")
+    _, mac = aes256_gcm(key, bytes.fromhex("cafebabefacedbaddecaf888"), associated, plain)
+    assert mac.hex() == "76fc6ece0f4e1768cddf8853bb2d551b"
+
+
+# --- Discovery (docs/discovery.md).
+
+DISCOVERY_KEY = hkdf32(RO_SECRET, b"sealift v1 discovery key")
+LAN, TRACKER = b"\x01", b"\x02"
+
+
+def discovery_tag(place):
+    return hkdf32(DISCOVERY_KEY, b"sealift v1 discovery tag" + place + struct.pack("<Q", DAY))[:16]
+
+
+def discovery_entry_key(place):
+    return hkdf32(DISCOVERY_KEY, b"sealift v1 discovery entry" + place + struct.pack("<Q", DAY))
+
+
+def address(text):
+    packed = ipaddress.ip_address(text).packed
+    return (b"\x04" if len(packed) == 4 else b"\x06") + packed.ljust(16, b"\0")
+
+
+NOON = DAY * 86400 + 43200
+ENTRY = bytes([1]) * 16 + struct.pack("<QHBB", NOON, 3939, 1, 2) + address("10.0.0.1") + address("2001:db8::1") + bytes(6 * 17)
+
+
+def sealed_entry(place):
+    nonce = bytes([9]) * 12
+    sealed, mac = aes256_gcm(discovery_entry_key(place), nonce, discovery_tag(place), ENTRY)
+    return nonce + sealed + mac
+
+
+TOKEN_ID, TOKEN_KEY = bytes([2]) * 16, bytes([3]) * 32
+
+
+def heartbeat_mac(domain, data):
+    return hmac.new(TOKEN_KEY, domain + data, hashlib.sha256).digest()[:16]
+
+
+def heartbeat(beat, counter):
+    said = b"SLH1" + bytes([beat]) + TOKEN_ID + struct.pack("<Q", counter)
+    return said + heartbeat_mac(b"sealift v1 heartbeat", said)
+
+
+def heartbeat_answer(counter):
+    said = b"SLA1" + struct.pack("<Q", counter)
+    return said + heartbeat_mac(b"sealift v1 heartbeat answer", said)
+
+
 SESSION = bytes([0xEE]) * 16
 RANGE = struct.pack("<QII", 0x0102, 3, 4)
 NODE = bytes([0xDD]) * 16
@@ -274,6 +417,21 @@ def vectors():
     yield "have", frame(13, 0, struct.pack("<HHQI", 1, 1, 7, 9) + RANGE)
     peer = data(1, NODE) + data(2, bytes([10, 0, 0, 1])) + number(3, 3939)
     yield "peers", frame(14, 0, data(1, peer))
+    yield "discovery-key", DISCOVERY_KEY
+    yield "discovery-tag-lan-day-20000", discovery_tag(LAN)
+    yield "discovery-tag-tracker-day-20000", discovery_tag(TRACKER)
+    yield "discovery-entry-key-lan-day-20000", discovery_entry_key(LAN)
+    yield "discovery-entry-key-tracker-day-20000", discovery_entry_key(TRACKER)
+    yield "discovery-entry", ENTRY
+    yield "lan-datagram", b"SLD1" + discovery_tag(LAN) + sealed_entry(LAN)
+    yield "tracker-request", discovery_tag(TRACKER) + TOKEN_ID + TOKEN_KEY + b"\x40\x01" + sealed_entry(TRACKER)
+    yield "tracker-request-that-only-asks", discovery_tag(TRACKER) + bytes(48) + b"\x40\x00" + bytes(192)
+    head = struct.pack("<BBHH", 0, 1, 60, 1200) + address("192.0.2.1") + TOKEN_ID + TOKEN_KEY
+    yield "tracker-answer", head + sealed_entry(TRACKER)
+    yield "tracker-answer-too-often", struct.pack("<BBHH", 2, 0, 0, 30) + address("0.0.0.0") + bytes(48)
+    yield "heartbeat-alive", heartbeat(1, 7)
+    yield "heartbeat-leave", heartbeat(2, 2**64 - 1)
+    yield "heartbeat-answer", heartbeat_answer(7)
     yield "merkle-root-of-four", merkle([bytes([i]) * 32 for i in range(4)])
     first = segment(0, 1, bytes(32), records())
     yield "segment", first
@@ -288,9 +446,9 @@ def lines(name, value):
 
 
 def documented():
-    """The vectors of the two pages: in blocks marked ```vectors, a name and then its value, indented."""
+    """The vectors of the pages: in blocks marked ```vectors, a name and then its value, indented."""
     found = {}
-    for page in ("manifest.md", "wire.md"):
+    for page in ("manifest.md", "wire.md", "discovery.md"):
         name = None
         inside = False
         for line in (HERE / page).read_text(encoding="utf-8").splitlines():
@@ -320,6 +478,7 @@ def check():
 
 def main():
     check_ed25519()
+    check_aes()
     if sys.argv[1:] == ["--check"]:
         sys.exit(check())
     for name, value in vectors():

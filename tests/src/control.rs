@@ -36,13 +36,15 @@ pub struct Daemon {
     /// SHA-256 of the authority's certificate.
     pub pin: String,
     tls: Arc<ClientConfig>,
-    ports: Option<[SocketAddr; 3]>,
+    ports: Option<[SocketAddr; 4]>,
     /// Where the API is.
     pub web: SocketAddr,
     /// Where agents dial.
     pub agents: SocketAddr,
     /// Where agents bring their logs.
     pub logs: SocketAddr,
+    /// Where the tracker is.
+    pub tracker: SocketAddr,
     session: Option<(String, String)>,
     runtime: tokio::runtime::Runtime,
 }
@@ -119,6 +121,7 @@ impl Daemon {
             web: nowhere,
             agents: nowhere,
             logs: nowhere,
+            tracker: nowhere,
             session: None,
             runtime,
         };
@@ -135,11 +138,12 @@ impl Daemon {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let [web, agents, logs] = self.ports.unwrap_or([nowhere; 3]);
+        let [web, agents, logs, tracker] = self.ports.unwrap_or([nowhere; 4]);
         let run = command("serve", self.dir.path())
             .arg(format!("--web={web}"))
             .arg(format!("--agents={agents}"))
             .arg(format!("--logs={logs}"))
+            .arg(format!("--tracker={tracker}"))
             .arg("--ready-file")
             .arg(&ready)
             .patience(Duration::from_secs(600));
@@ -150,7 +154,8 @@ impl Daemon {
             line.trim().parse().expect("an address")
         };
         (self.web, self.agents, self.logs) = (address("web"), address("agents"), address("logs"));
-        self.ports = Some([self.web, self.agents, self.logs]);
+        self.tracker = address("tracker");
+        self.ports = Some([self.web, self.agents, self.logs, self.tracker]);
     }
 
     /// A client's terms of TLS: it trusts the daemon's authority, and shows nothing.
@@ -421,8 +426,15 @@ impl Agent {
     /// The same by address.
     #[must_use]
     pub fn try_join_at(&self, daemon: SocketAddr, pin: &str, token: &Path) -> Outcome {
+        self.try_join_with(daemon, pin, token, &[])
+    }
+
+    /// The same with further arguments.
+    #[must_use]
+    pub fn try_join_with(&self, daemon: SocketAddr, pin: &str, token: &Path, args: &[&str]) -> Outcome {
         let data = self.data();
         Run::with(["agent", "join", "--wait", "30"])
+            .args(args)
             .arg(daemon.to_string())
             .args(["--pin", pin, "--name", &self.name, "--token"])
             .arg(format!("@{}", token.display()))

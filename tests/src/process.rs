@@ -228,6 +228,8 @@ impl Run {
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_remove("SEALIFT_IO").env_remove("SEALIFT_TICKET");
+        // Members are found only where a test wants it.
+        command.env_remove("SEALIFT_TRACKER").env("SEALIFT_LAN", "off");
         command.env("SEALIFT_STATE_DIR", state_dir()).envs(self.env);
         if let Some(dir) = self.dir {
             command.current_dir(dir);

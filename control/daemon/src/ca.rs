@@ -3,6 +3,8 @@
 //! Owns the authority's key while the daemon runs; at rest it is in the database, sealed under the master key. Agents pin
 //! the authority's certificate, so it stays the same for its ten years, through backups and moves to other hosts.
 
+mod file;
+
 use crate::db::{Actor, Db, DbError};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -12,6 +14,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
@@ -37,6 +40,14 @@ pub enum CaError {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The file that an authority of its own is kept in.
+    #[error("{}: {what}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Making or signing one failed.
     #[error("cannot make a certificate: {0}")]
     Failed(#[from] rcgen::Error),
@@ -71,14 +82,7 @@ impl Authority {
     /// # Errors
     /// If there is one already, or it cannot be kept.
     pub fn create(db: &Db, by: &Actor) -> Result<Self, CaError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        // Told apart by people who see several: the id means nothing else.
-        params.distinguished_name = named(&format!("Sealift {}", Uuid::now_v7().simple()));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid_for(&mut params, AUTHORITY_LIFETIME);
-        let certificate = params.self_signed(&key)?.der().clone();
+        let Made { certificate, key } = Made::new()?;
         let fingerprint = fingerprint(&certificate);
         db.write(by, |write| {
             let sealed = write.seal(KEY_PURPOSE, key.serialized_der())?;
@@ -181,6 +185,25 @@ impl Authority {
         let expires_ms = valid_for(&mut params, lifetime);
         let certificate = params.signed_by(&request.key, &self.issuer)?.der().clone();
         Ok(Issued { certificate, expires_ms })
+    }
+}
+
+/// An authority that nobody knows yet.
+struct Made {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Made {
+    fn new() -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        // Told apart by people who see several: the id means nothing else.
+        params.distinguished_name = named(&format!("Sealift {}", Uuid::now_v7().simple()));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        valid_for(&mut params, AUTHORITY_LIFETIME);
+        Ok(Self { certificate: params.self_signed(&key)?.der().clone(), key })
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `place`: which daemon it is about, and how its master key is had; `secret`: what people type, or keep in files
 //! - `init`, `keys`, `backup`, `serve`, `config`: the daemon's life
 //! - `agents`, `users`, `audit`: what is in it
+//! - `tracker`: one without a daemon
 
 mod agents;
 mod audit;
@@ -16,6 +17,7 @@ mod keys;
 mod place;
 mod secret;
 mod serve;
+mod tracker;
 mod users;
 
 use crate::ca::Authority;
@@ -43,8 +45,10 @@ struct Cli {
 enum Command {
     /// Make a new daemon: its authority, its keys, its database, its first administrator
     Init(init::Init),
-    /// Serve agents on 8444 and their logs on 8445, and the API on 8443
+    /// Serve agents on 8444 and their logs on 8445, the API on 8443, and a tracker on 3000
     Serve(Box<serve::Serve>),
+    /// Serve a tracker alone, by which members of jobs find each other; without a daemon
+    Tracker(tracker::TrackerOptions),
     /// Show the authority's certificate (PEM): what browsers and `curl --cacert` have to trust, and agents pin
     Authority {
         #[command(flatten)]
@@ -97,6 +101,7 @@ fn run(command: Command) -> Done {
     match command {
         Command::Init(options) => init::init(&options),
         Command::Serve(options) => serve::serving(*options),
+        Command::Tracker(options) => tracker::tracker(options),
         Command::Authority { place } => {
             let authority = Authority::load(&place.open()?)?;
             say(&format!("SHA-256 {}\n{}", authority.fingerprint(), authority.pem().trim_end()))

@@ -9,10 +9,12 @@ mod show;
 mod tests;
 
 use serde::Deserialize;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The file's name in the data directory, where it is found without being named.
 pub const FILE_NAME: &str = "sealift-control.toml";
@@ -58,12 +60,50 @@ pub struct Listen {
     pub agents: SocketAddr,
     /// Where agents bring their logs.
     pub logs: SocketAddr,
+    /// The tracker.
+    pub tracker: TrackerAt,
+}
+
+/// Where the tracker is, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TrackerAt(pub Option<SocketAddr>);
+
+impl FromStr for TrackerAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            address => match address.parse() {
+                Ok(address) => Ok(Self(Some(address))),
+                Err(_) => Err("the tracker is at IP:PORT, or off".into()),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for TrackerAt {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for TrackerAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
 }
 
 impl Default for Listen {
     fn default() -> Self {
         let port = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-        Self { web: port(8443), agents: port(8444), logs: port(8445) }
+        Self { web: port(8443), agents: port(8444), logs: port(8445), tracker: TrackerAt(Some(port(3000))) }
     }
 }
 

@@ -96,7 +96,7 @@ fn digest(document: &Document) -> [u8; 32] {
         digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
         digest.update(bytes);
     };
-    let Document { number: _, incarnation: _, assignments, logs_port: _ } = document;
+    let Document { number: _, incarnation: _, assignments, logs_port: _, tracker_port: _ } = document;
     for assignment in assignments {
         let Assignment {
             job_id,

@@ -14,3 +14,4 @@ pub mod schedule;
 pub mod serve;
 pub mod spec;
 pub mod tls;
+pub mod tracker;

@@ -1,7 +1,7 @@
 //! The running daemon: opens its ports and serves until it is told to end.
 //!
 //! Owns the order of starting and ending. What comes in on a port goes to its router: the agent channel on 8444, agents'
-//! logs on 8445, the API on 8443. Agents dial in and are never dialled.
+//! logs on 8445, the API on 8443; members of jobs find each other by the tracker on 3000. Agents dial in and are never dialled.
 
 use crate::ca::{Authority, CaError};
 use crate::channel::{self, Hub};
@@ -9,6 +9,7 @@ use crate::db::logs::LogStore;
 use crate::db::{Db, DbError, audit};
 use crate::logs;
 use crate::tls::{self, Accepted, TlsError};
+use crate::tracker::{Tracker, TrackerError, TrackerTimes};
 use axum::Extension;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,6 +47,8 @@ pub struct ServeOptions {
     pub logs: SocketAddr,
     /// The file of those logs.
     pub logs_file: PathBuf,
+    /// The tracker, if there is to be one.
+    pub tracker: Option<SocketAddr>,
     /// Names and addresses by which people reach this host.
     pub names: Vec<String>,
 }
@@ -59,6 +62,8 @@ pub struct Listening {
     pub agents: SocketAddr,
     /// Where agents bring their logs.
     pub logs: SocketAddr,
+    /// The tracker, TCP and UDP.
+    pub tracker: Option<SocketAddr>,
 }
 
 /// Why the daemon cannot serve.
@@ -73,6 +78,9 @@ pub enum ServeError {
     /// A port.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The tracker.
+    #[error(transparent)]
+    Tracker(#[from] TrackerError),
     /// The file of logs.
     #[error("the logs cannot be kept: {0}")]
     Logs(#[source] DbError),
@@ -108,11 +116,16 @@ pub async fn serve(
     let web = listen(options.web).await?;
     let agents = listen(options.agents).await?;
     let uploads = listen(options.logs).await?;
+    let tracker = match options.tracker {
+        Some(address) => Some(Tracker::bind(&authority, address, TrackerTimes::default()).await?),
+        None => None,
+    };
     let at = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let where_to = Listening {
         web: at(&web, options.web),
         agents: at(&agents, options.agents),
         logs: at(&uploads, options.logs),
+        tracker: tracker.as_ref().map(Tracker::local_addr),
     };
     let clock = db.clone();
     let store = LogStore::open(&options.logs_file, Arc::new(move || clock.now_ms()));
@@ -120,17 +133,28 @@ pub async fn serve(
 
     let hub = Hub::new(db.clone(), Arc::clone(&authority));
     hub.logs_port.store(where_to.logs.port(), Ordering::Relaxed);
+    let tracker_port = where_to.tracker.map_or(0, |tracker| tracker.port());
+    hub.tracker_port.store(tracker_port, Ordering::Relaxed);
     let (end, ending) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone(), ending.clone());
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
     tasks.spawn(port(uploads, for_logs, logs::router(Arc::clone(&hub), store.clone()), ending.clone()));
+    if let Some(tracker) = tracker {
+        tasks.spawn(tracker.run(ending.clone()));
+    }
     let retaining = tokio::spawn(logs::retain(store, db.clone()));
     let watching = tokio::spawn(watch_others(db.clone(), Arc::clone(&hub)));
     let scheduling = tokio::spawn(crate::schedule::run(Arc::clone(&hub)));
     listening(where_to);
-    tracing::info!(web = %where_to.web, agents = %where_to.agents, logs = %where_to.logs, "serving");
+    tracing::info!(
+        web = %where_to.web,
+        agents = %where_to.agents,
+        logs = %where_to.logs,
+        tracker = where_to.tracker.map(tracing::field::display),
+        "serving"
+    );
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -109,6 +109,21 @@ pub fn for_logs(authority: &Authority) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// For members of jobs that ask a tracker: TLS 1.3. Who they are is nothing to it.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn for_members(authority: &Authority) -> Result<ServerConfig, TlsError> {
+    let ServerIdentity { chain, key } = authority.server(&[CONTROL_NAME.to_owned()])?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![sealift_proto::discovery::tracker::ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
 /// For people and orchestrators: TLS 1.3 or 1.2, under the names by which they reach this host.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 mod agent;
 mod operator;
 
+use crate::discovery::DiscoveryArgs;
 use crate::error::{Finish, RunError};
 use crate::orders;
 use crate::preserve::{Aspect, Preserve};
@@ -114,6 +115,8 @@ struct SendArgs {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
     #[command(flatten)]
+    discovery: DiscoveryArgs,
+    #[command(flatten)]
     pace: Pace,
     /// Where this host stands in the network, from the widest part to the narrowest (eu/dc1/rack7): receivers fetch from
     /// those who are near
@@ -150,6 +153,8 @@ struct ReceiveArgs {
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     #[command(flatten)]
     pace: Pace,
     #[command(flatten)]
@@ -274,6 +279,8 @@ struct VerifyArgs {
     /// How fast blocks are fetched, as with receive
     #[arg(long, value_name = "RATE", requires = "repair")]
     bwlimit: Option<Rate>,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     /// Keep set-user-id, set-group-id and sticky bits of what is repaired
     #[arg(long, requires = "repair")]
     keep_special_modes: bool,
@@ -398,6 +405,7 @@ impl SendArgs {
             state_dir,
             rehash: self.rehash,
             preserve: self.preserve,
+            discovery: self.discovery.options()?,
         })
     }
 }
@@ -464,6 +472,7 @@ impl ReceiveArgs {
             max_rewrite: self.max_rewrite,
             wait_for_space: self.wait_for_space.map(|seconds| Duration::from_secs(seconds.into())),
             repair: None,
+            discovery: self.discovery.options()?,
         })
     }
 }
@@ -485,6 +494,7 @@ impl VerifyArgs {
                     pace: Pace { bwlimit: self.bwlimit, orders: false },
                     connections: default_connections(),
                     swarm: SwarmArgs::none(),
+                    discovery: self.discovery,
                     keep_special_modes: self.keep_special_modes,
                     delete: false,
                     max_delete: None,

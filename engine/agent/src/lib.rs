@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod discovery;
 pub mod error;
 pub mod managed;
 pub mod operator;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use sealift::discovery::DiscoveryOptions;
 use sealift::preserve::Preserve;
 use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
 use sealift::report::{Reporter, Style};
@@ -63,6 +64,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         state_dir: Some(state.clone()),
         rehash: false,
         preserve: Preserve::default(),
+        discovery: DiscoveryOptions::default(),
     };
     let sender = std::thread::spawn(move || block_on(sealift::send::send(options, reporter())).unwrap());
     while !fs::read_to_string(&ticket_file).is_ok_and(|text| text.ends_with('\n')) {
@@ -89,6 +91,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         max_rewrite: None,
         wait_for_space: None,
         repair: None,
+        discovery: DiscoveryOptions::default(),
     };
     block_on(sealift::receive::receive(options, reporter())).unwrap();
     let _ = sender.join().unwrap();

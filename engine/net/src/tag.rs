@@ -33,7 +33,12 @@ impl Clock {
 
     /// Days since 1970-01-01 UTC; a clock set before that counts as that day.
     pub(crate) fn day(&self) -> u64 {
-        (self.0)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / DAY.as_secs()
+        self.now_s() / DAY.as_secs()
+    }
+
+    /// Seconds since then.
+    pub(crate) fn now_s(&self) -> u64 {
+        (self.0)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 }
 

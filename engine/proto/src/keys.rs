@@ -19,6 +19,7 @@ const RO_SECRET_INFO: &[u8] = b"sealift v1 read-only secret";
 const SESSION_KEY_INFO: &[u8] = b"sealift v1 session key";
 const TAG_KEY_INFO: &[u8] = b"sealift v1 job tag key";
 const TAG_INFO: &[u8] = b"sealift v1 job tag";
+const DISCOVERY_INFO: &[u8] = b"sealift v1 discovery key";
 const JOB_ID_DOMAIN: &[u8] = b"sealift v1 job id";
 
 /// The read-write seed of a job: an Ed25519 signing key.
@@ -96,6 +97,11 @@ impl RoSecret {
         SessionKey(SigningKey::from_bytes(&derive(&self.0, &[SESSION_KEY_INFO])))
     }
 
+    /// The key by which a job's members find each other: everything of discovery is derived from it, and nothing else is.
+    pub(crate) fn discovery_key(&self) -> Zeroizing<[u8; KEY_BYTES]> {
+        derive(&self.0, &[DISCOVERY_INFO])
+    }
+
     /// The job's tag for a day, counted from 1970-01-01 UTC.
     #[must_use]
     pub fn tag(&self, day: u64) -> JobTag {
@@ -153,7 +159,8 @@ impl SessionKey {
     }
 }
 
-fn derive(secret: &[u8; KEY_BYTES], info: &[&[u8]]) -> Zeroizing<[u8; KEY_BYTES]> {
+/// HKDF-SHA256 without salt: 32 bytes.
+pub(crate) fn derive(secret: &[u8; KEY_BYTES], info: &[&[u8]]) -> Zeroizing<[u8; KEY_BYTES]> {
     let mut output = Zeroizing::new([0; KEY_BYTES]);
     Hkdf::<Sha256>::new(None, secret)
         .expand_multi_info(info, output.as_mut())

@@ -9,6 +9,7 @@ pub mod block;
 mod codec;
 pub mod congestion;
 pub mod digest;
+pub mod discovery;
 pub mod keys;
 pub mod limits;
 pub mod manifest;

@@ -136,6 +136,23 @@ pub const TICKET_ADDRESSES_MAX: usize = 16;
 /// Characters in a printed ticket.
 pub const TICKET_CHARS_MAX: usize = 8192;
 
+/// Addresses in an entry of discovery.
+pub const ENTRY_ADDRESSES_MAX: usize = 8;
+/// By how much the time in an entry may differ from ours: as far as an old one can be shown again.
+pub const ENTRY_SKEW_MAX_S: u64 = 3600;
+/// Entries in one answer of a tracker.
+pub const TRACKER_ANSWER_ENTRIES_MAX: usize = 64;
+/// The largest answer of a tracker to a heartbeat, as a multiple of the heartbeat.
+pub const AMPLIFICATION_MAX: usize = 1;
+/// Addresses that are remembered of all that discovery finds for one job.
+pub const CANDIDATES_MAX: usize = 256;
+/// Addresses that discovery gives one job to dial at once, and then within a minute.
+pub const CANDIDATES_BURST: u32 = 16;
+/// See [`CANDIDATES_BURST`].
+pub const CANDIDATES_PER_MINUTE: u32 = 60;
+/// An address that is heard of again is given again after this time, and not before.
+pub const CANDIDATE_AGAIN_MS: u64 = 60_000;
+
 const _: () = assert!(RUN_BYTES_MAX <= BLOCKS_PAYLOAD_BYTES_MAX);
 const _: () = assert!(RUN_BYTES_MAX.is_multiple_of(1 << BLOCK_LOG2_MIN));
 const _: () = assert!(SEGMENT_BYTES_AIM < SEGMENT_BYTES_MAX);
@@ -149,6 +166,9 @@ const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(XATTRS_MAX <= u8::MAX as usize);
 const _: () = assert!(ACL_ENTRIES_MAX <= u8::MAX as usize);
 const _: () = assert!(ATTRIBUTES_BYTES_MAX - 9 <= u16::MAX as usize);
+const _: () = assert!(TRACKER_ANSWER_ENTRIES_MAX <= u8::MAX as usize);
+const _: () = assert!(ENTRY_ADDRESSES_MAX <= u8::MAX as usize);
+const _: () = assert!(CANDIDATES_BURST as usize <= CANDIDATES_MAX);
 const _: () = assert!(2 + 16 * FETCH_RANGES_MAX <= 16 << 10);
 // With names, an address and a port, and what protobuf puts around them.
 const _: () = assert!(48 * PEERS_TOLD_MAX <= MESSAGE_BYTES_MAX);

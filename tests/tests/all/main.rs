@@ -3,6 +3,7 @@
 mod arch;
 mod attributes;
 mod control;
+mod discovery;
 mod faults;
 mod home;
 mod hostile_receiver;

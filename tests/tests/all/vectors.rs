@@ -1,9 +1,12 @@
-//! The golden vectors of `docs/manifest.md` and `docs/wire.md`: what the pages print, what the code makes, and what a script
+//! The golden vectors of `docs/manifest.md`, `docs/wire.md` and `docs/discovery.md`: what the pages print, what the code makes, and what a script
 //! that shares no code with it computes from the pages alone are one and the same.
 
 use super::arch::workspace;
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
+use sealift_proto::discovery::lan::Datagram;
+use sealift_proto::discovery::tracker::{Answer, Beat, Heartbeat, Request, Token, Verdict, heard};
+use sealift_proto::discovery::{DiscoveryKey, Entry, NodeId, Offers, Place};
 use sealift_proto::keys::RwSeed;
 use sealift_proto::manifest::{
     AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record,
@@ -22,7 +25,14 @@ use std::fs;
 use std::process::Command;
 
 /// What the code keeps to itself. Its own tests know them, and everything below is derived from them.
-const PRIVATE: [&str; 2] = ["session-key-seed", "job-tag-key"];
+const PRIVATE: [&str; 6] = [
+    "session-key-seed",
+    "job-tag-key",
+    "discovery-key",
+    "discovery-entry-key-lan-day-20000",
+    "discovery-entry-key-tracker-day-20000",
+    "discovery-entry",
+];
 
 type Vectors = BTreeMap<String, String>;
 
@@ -70,7 +80,7 @@ fn a_script_that_shares_no_code_computes_the_same_from_the_pages() {
 
 fn documented() -> Vectors {
     let mut vectors = Vectors::new();
-    for page in ["docs/manifest.md", "docs/wire.md"] {
+    for page in ["docs/manifest.md", "docs/wire.md", "docs/discovery.md"] {
         let page = fs::read_to_string(workspace().join(page)).expect("a page");
         let mut inside = false;
         let lines = page.lines().filter(|line| {
@@ -115,6 +125,7 @@ fn made() -> Vectors {
     let mut vectors = Vectors::new();
     keys(&mut vectors);
     frames(&mut vectors);
+    discovery(&mut vectors);
     let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
     vectors.insert("merkle-root-of-four".into(), hex(&root(HashAlgorithm::Sha256, &hashes).0));
     let mut writer = SegmentWriter::new(seed(), HashAlgorithm::Sha256);
@@ -187,6 +198,41 @@ fn frames(vectors: &mut Vectors) {
     put("finished", K::Finished, 0, &finished.encode());
     let header = FrameHeader::new(K::Blocks, 16 + 100, 0x0a0b).encode();
     vectors.insert("blocks-header-and-prefix".into(), hex(&[&header[..], &range.encode()].concat()));
+}
+
+fn discovery(vectors: &mut Vectors) {
+    const DAY: u64 = 20_000;
+    let key = DiscoveryKey::of(&seed().ro_secret());
+    let ips = ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address"));
+    let entry = Entry::listening(NodeId([1; 16]), DAY * 86_400 + 43_200, 3939, Offers::TCP, &ips);
+    let [lan, tracker] = [Place::Lan, Place::Tracker].map(|place| key.day(place, DAY));
+    let datagram = Datagram { tag: lan.tag(), entry: lan.seal(&entry, [9; 12]) };
+    let sealed = tracker.seal(&entry, [9; 12]);
+    let token = Token::new([2; 16], &[3; 32]);
+    let request = Request { tag: tracker.tag(), token: Some(token.clone()), wanted: 64, entry: Some(sealed) };
+    let asks = Request { token: None, entry: None, ..request.clone() };
+    let answer = Answer {
+        verdict: Verdict::Done,
+        heartbeat_s: 60,
+        again_s: 1200,
+        seen: [192, 0, 2, 1].into(),
+        token: Some(token.clone()),
+        entries: vec![sealed],
+    };
+    for (name, value) in [
+        ("discovery-tag-lan-day-20000", hex(&lan.tag().0)),
+        ("discovery-tag-tracker-day-20000", hex(&tracker.tag().0)),
+        ("lan-datagram", hex(&datagram.encode())),
+        ("tracker-request", hex(&request.encode())),
+        ("tracker-request-that-only-asks", hex(&asks.encode())),
+        ("tracker-answer", hex(&answer.encode())),
+        ("tracker-answer-too-often", hex(&Answer::too_often(30).encode())),
+        ("heartbeat-alive", hex(&Heartbeat::new(Beat::Alive, &token, 7).encode())),
+        ("heartbeat-leave", hex(&Heartbeat::new(Beat::Leave, &token, u64::MAX).encode())),
+        ("heartbeat-answer", hex(&heard(&token, 7))),
+    ] {
+        vectors.insert(name.into(), value);
+    }
 }
 
 /// The attributes of the segment's directory.

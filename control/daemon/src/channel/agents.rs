@@ -314,6 +314,7 @@ impl Talk {
         }
         document.incarnation = incarnation.to_vec();
         document.logs_port = u32::from(self.hub.logs_port.load(Ordering::Relaxed));
+        document.tracker_port = u32::from(self.hub.tracker_port.load(Ordering::Relaxed));
         self.say(ToAgent::Document(document)).await
     }
 

@@ -18,6 +18,8 @@ pub struct Hub {
     pub authority: Arc<Authority>,
     /// Where agents are to bring their logs; told them with each document.
     pub(crate) logs_port: AtomicU16,
+    /// Where the tracker is, or 0; told them too.
+    pub(crate) tracker_port: AtomicU16,
     /// What agents say, on its way into the database.
     pub(super) intake: Intake,
     live: Mutex<HashMap<(Uuid, Line), Live>>,
@@ -55,8 +57,9 @@ impl Hub {
     /// With nobody connected.
     #[must_use]
     pub fn new(db: Db, authority: Arc<Authority>) -> Arc<Self> {
-        let (logs_port, live, next) = (AtomicU16::new(0), Mutex::default(), AtomicU64::new(1));
-        Arc::new(Self { db, authority, logs_port, intake: Intake::new(), live, next })
+        let [logs_port, tracker_port] = [0, 0].map(AtomicU16::new);
+        let (live, next) = (Mutex::default(), AtomicU64::new(1));
+        Arc::new(Self { db, authority, logs_port, tracker_port, intake: Intake::new(), live, next })
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<(Uuid, Line), Live>> {

@@ -2,7 +2,7 @@
 
 use super::Done;
 use super::place::Place;
-use crate::config::{Config, LogFormat, Names};
+use crate::config::{Config, LogFormat, Names, TrackerAt};
 use crate::db::{Db, DbError, audit};
 use crate::serve::{Listening, ServeOptions, serve};
 use clap::Args;
@@ -44,6 +44,9 @@ pub(super) struct Settings {
     /// Where agents bring their logs; they are told the port, and dial the host that they know [default: [::]:8445]
     #[arg(long, value_name = "IP:PORT")]
     logs: Option<SocketAddr>,
+    /// Where the tracker is, by which members of jobs find each other, TCP and UDP [default: [::]:3000]
+    #[arg(long, value_name = "IP:PORT|off")]
+    tracker: Option<TrackerAt>,
     /// A name or address by which people reach this host; may be repeated [default: localhost, 127.0.0.1]
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
@@ -74,6 +77,7 @@ impl Settings {
         put(&self.web, &mut config.listen.web);
         put(&self.agents, &mut config.listen.agents);
         put(&self.logs, &mut config.listen.logs);
+        put(&self.tracker, &mut config.listen.tracker);
         if !self.names.is_empty() {
             config.names = Names(self.names.clone());
         }
@@ -110,11 +114,16 @@ pub(super) fn serving(options: Serve) -> Done {
         agents: config.listen.agents,
         logs: config.listen.logs,
         logs_file,
+        tracker: config.listen.tracker.0,
         names: config.names.0,
     };
     let ready = move |listening: Listening| {
         let Some(file) = ready_file else { return };
-        let text = format!("web {}\nagents {}\nlogs {}\n", listening.web, listening.agents, listening.logs);
+        let Listening { web, agents, logs, tracker } = listening;
+        let mut text = format!("web {web}\nagents {agents}\nlogs {logs}\n");
+        if let Some(tracker) = tracker {
+            text.push_str(&format!("tracker {tracker}\n"));
+        }
         if let Err(error) = put_file(&file, &text) {
             tracing::error!(%error, "the addresses could not be written to {}", file.display());
         }
@@ -194,7 +203,7 @@ fn append(file: &Path, line: &str) -> io::Result<()> {
 }
 
 /// A file that is there whole or not at all: others wait for it.
-fn put_file(file: &Path, text: &str) -> io::Result<()> {
+pub(super) fn put_file(file: &Path, text: &str) -> io::Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, file)

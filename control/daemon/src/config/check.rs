@@ -36,7 +36,8 @@ impl Config {
         }
         let mut taken = BTreeMap::new();
         let ports = [("web", self.listen.web), ("agents", self.listen.agents), ("logs", self.listen.logs)];
-        for (what, address) in ports.into_iter().filter(|(_, address)| address.port() != 0) {
+        let tracker = self.listen.tracker.0.map(|address| ("tracker", address));
+        for (what, address) in ports.into_iter().chain(tracker).filter(|(_, address)| address.port() != 0) {
             if let Some(other) = taken.insert(address, what) {
                 problems.push(format!("listen.{what}: {address} is that of listen.{other} already"));
             }

@@ -13,6 +13,7 @@ impl fmt::Display for Config {
         writeln!(f, "web = \"{}\"", self.listen.web)?;
         writeln!(f, "agents = \"{}\"", self.listen.agents)?;
         writeln!(f, "logs = \"{}\"", self.listen.logs)?;
+        writeln!(f, "tracker = \"{}\"", self.listen.tracker)?;
         writeln!(f, "\n[log]")?;
         writeln!(f, "level = {}", quoted(&self.log.level))?;
         let format = match self.log.format {

@@ -105,7 +105,8 @@ fn every_field_counts() {
         digest(&Document::default()),
     ];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
-    let numbered = Document { number: 7, incarnation: vec![7], assignments: vec![], logs_port: 7 };
+    let numbered =
+        Document { number: 7, incarnation: vec![7], assignments: vec![], logs_port: 7, tracker_port: 7 };
     assert_eq!(digest(&numbered), digest(&Document::default()), "number and incarnation are no content");
 }
 

@@ -138,6 +138,8 @@ fn terms(home: &Home, identity: &Identity, program: PathBuf) -> Terms {
         allow: identity.allow_list(),
         data_addresses: identity.data_addresses.clone(),
         data_ports: identity.data_ports,
+        daemon: (identity.daemon.clone(), identity.pin.clone()),
+        tracker_port: None,
         program,
     }
 }

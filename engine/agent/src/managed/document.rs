@@ -14,6 +14,7 @@ use sealift_proto::rate::{RATE_MIN, Rate};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU16;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Assignments in a document.
@@ -42,6 +43,8 @@ pub(crate) struct Desired {
     pub(crate) tasks: Vec<Task>,
     /// Where the daemon takes logs, on its host.
     pub(crate) logs_port: u16,
+    /// Where its tracker is, on its host.
+    pub(crate) tracker_port: Option<NonZeroU16>,
 }
 
 /// What an assignment asks for.
@@ -148,8 +151,9 @@ fn read(document: &wire::Document) -> Result<Received, Nonsense> {
         Ok(0) | Err(_) => LOGS_PORT,
         Ok(port) => port,
     };
-    let desired =
-        Desired { number: document.number, incarnation: document.incarnation.clone(), tasks, logs_port };
+    let tracker_port = u16::try_from(document.tracker_port).ok().and_then(NonZeroU16::new);
+    let (number, incarnation) = (document.number, document.incarnation.clone());
+    let desired = Desired { number, incarnation, tasks, logs_port, tracker_port };
     Ok(Received { desired, bytes })
 }
 
@@ -287,7 +291,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn document(number: u64, assignments: Vec<wire::Assignment>) -> wire::Document {
-        wire::Document { number, incarnation: vec![9; 16], assignments, logs_port: 0 }
+        wire::Document { number, incarnation: vec![9; 16], assignments, logs_port: 0, tracker_port: 0 }
     }
 
     fn home(dir: &tempfile::TempDir) -> Home {

@@ -22,6 +22,12 @@ impl Pin {
     pub fn of(certificate: &[u8]) -> Self {
         Self(sha256::hash(certificate))
     }
+
+    /// SHA-256 of the certificate.
+    #[must_use]
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl FromStr for Pin {

@@ -98,6 +98,7 @@ impl Runs {
     /// What is desired from now on.
     pub(crate) fn desire(&mut self, desired: Desired, now: Instant) {
         self.held = false;
+        self.terms.tracker_port = desired.tracker_port;
         self.wanted = desired.tasks.into_iter().map(|task| (task.key, task)).collect();
         for (&key, task) in &self.wanted {
             let run = self.runs.entry(key).or_insert_with(|| Run::new(key));

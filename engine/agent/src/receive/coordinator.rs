@@ -14,6 +14,7 @@ use super::local::{Context, Prepared};
 use super::place::{self, Publisher};
 use super::transfer::Transfer;
 use super::{EVENTS_MAX, Event, ReceiveOptions, checkpoint};
+use crate::discovery::Finder;
 use crate::error::{Finish, RunError};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
@@ -41,6 +42,7 @@ const STAY_TICK: Duration = Duration::from_millis(250);
 pub struct Coordinator {
     options: ReceiveOptions,
     dialer: Dialer,
+    finder: Finder,
     context: Context,
     publisher: Arc<Publisher>,
     workers: IoWorkers,
@@ -117,10 +119,13 @@ impl Coordinator {
             on_conflict: options.on_conflict,
         };
         let dialer = Dialer::new(options.ticket.ro_secret.clone());
+        let ro = options.ticket.ro_secret.clone();
+        let finder = Finder::new(options.discovery.clone(), ro, Arc::clone(&reporter));
         let now = Instant::now();
         Ok(Self {
             options,
             dialer,
+            finder,
             context,
             publisher: Arc::new(publisher),
             workers,
@@ -297,9 +302,10 @@ impl Coordinator {
         }
         let now = Instant::now();
         if self.link.redial_at.is_some_and(|at| at <= now) {
-            self.dial();
+            self.dial()?;
         }
         self.dial_others(now);
+        self.look_elsewhere(now)?;
         for (id, connection) in &self.connections {
             // While the sender owes nothing, or we do not read, it is not silent.
             let owed_since = connection.owed_since_ms.load(Ordering::Relaxed);

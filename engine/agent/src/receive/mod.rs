@@ -18,6 +18,7 @@ pub(crate) mod memory;
 pub(crate) mod place;
 mod transfer;
 
+use crate::discovery::DiscoveryOptions;
 use crate::error::{Finish, RunError};
 use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event as Told, Reporter};
@@ -187,6 +188,8 @@ pub struct ReceiveOptions {
     pub wait_for_space: Option<Duration>,
     /// Only these files are looked at.
     pub repair: Option<Arc<Repair>>,
+    /// By what the sender is looked for when the ticket's addresses don't answer.
+    pub discovery: DiscoveryOptions,
 }
 
 /// What the coordinator is told.

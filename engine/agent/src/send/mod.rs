@@ -17,6 +17,7 @@ mod sequence;
 pub(crate) mod serve;
 pub(crate) mod shelf;
 
+use crate::discovery::{self, DiscoveryOptions, own_addresses};
 use crate::error::{Finish, RunError};
 use crate::preserve::Preserve;
 use crate::report::{Event, Reporter};
@@ -31,6 +32,7 @@ use recent::Recent;
 use scan::{Scan, Scanning, Totals};
 use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob};
 use sealift_proto::digest::HashAlgorithm;
+use sealift_proto::discovery::Offers;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
 use sealift_proto::member::Label;
@@ -41,7 +43,7 @@ use serve::{Happened, Serving};
 use shelf::{Shelf, SourceShelf};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -76,6 +78,8 @@ pub struct SendOptions {
     pub cipher: Cipher,
     /// Data connections that one receiver may open.
     pub connections: usize,
+    /// By what receivers find this sender, beside the ticket's addresses.
+    pub discovery: DiscoveryOptions,
     /// The job whose keys and chain are gone on with; without one they are of this run alone.
     pub job: Option<JobName>,
     /// Where state is kept, if the user named a place.
@@ -177,6 +181,13 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let shards = Shards::start("sealift-send", backend.backend).map_err(failed("cannot start threads"))?;
     shards.describe(&backend, &reporter).await.map_err(failed("cannot start threads"))?;
 
+    let announced = discovery::announce(
+        &options.discovery,
+        &ticket.ro_secret,
+        listener.local_addr(),
+        Offers::TCP,
+        &reporter,
+    )?;
     let ending = serve_until_end(
         &listener,
         &shards,
@@ -187,6 +198,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         options.once,
     )
     .await;
+    announced.end().await;
     // Sessions say goodbye; the shards then end with whatever is left.
     goodbyes.send_replace(true);
     let goodbye = async {
@@ -395,31 +407,10 @@ pub(crate) fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
 /// Where a receiver may find this host: what was advertised, then what it listens on.
 fn ticket_addresses(advertise: &[Address], bound: SocketAddr) -> Vec<Address> {
     let mut addresses = advertise.to_vec();
-    if bound.ip().is_unspecified() {
-        let mut ips: Vec<IpAddr> = if_addrs::get_if_addrs()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|interface| interface.ip())
-            .filter(|ip| !ip.is_loopback() && !is_link_local(*ip) && (bound.is_ipv6() || ip.is_ipv4()))
-            .collect();
-        ips.sort();
-        ips.dedup();
-        if ips.is_empty() {
-            ips.push(Ipv4Addr::LOCALHOST.into());
-        }
-        addresses.extend(ips.into_iter().map(|ip| Address::Socket(SocketAddr::new(ip, bound.port()))));
-    } else {
-        addresses.push(Address::Socket(bound));
-    }
+    let own = own_addresses(bound).into_iter();
+    addresses.extend(own.map(|ip| Address::Socket(SocketAddr::new(ip, bound.port()))));
     addresses.truncate(TICKET_ADDRESSES_MAX);
     addresses
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 fn tell_ticket(ticket: &Ticket, file: Option<&Path>, reporter: &Reporter) -> Result<(), RunError> {

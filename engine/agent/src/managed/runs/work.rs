@@ -17,6 +17,7 @@ use sealift_proto::ticket::{Address, Ticket};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 /// How long a destination's child looks for its source before it ends; it is then started again with what is known by
@@ -30,6 +31,10 @@ pub(crate) struct Terms {
     pub(crate) allow: AllowList,
     pub(crate) data_addresses: Vec<String>,
     pub(crate) data_ports: Option<(u16, u16)>,
+    /// The daemon's address, and the fingerprint of its authority.
+    pub(crate) daemon: (String, String),
+    /// Where its tracker is, if it has one.
+    pub(crate) tracker_port: Option<NonZeroU16>,
     /// This very program.
     pub(crate) program: PathBuf,
 }
@@ -83,6 +88,7 @@ impl Terms {
         let place = self.home.job_dir(&key.job).map_err(|error| now(&error))?;
         let mut arguments: Vec<OsString> = vec!["--state-dir".into(), place.clone().into()];
         let mut put = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+        let mut last = Vec::new();
         let (stdin, port) = match &work.part {
             Part::Source { seed } => {
                 let job: JobName = format!("epoch-{}", work.epoch)
@@ -111,13 +117,24 @@ impl Terms {
                 if let Some(connections) = work.connections {
                     put(&["--connections", &connections.to_string()]);
                 }
-                put(&["-"]);
+                last.push("-");
                 (Some(ticket.encode()), None)
             }
         };
+        if let Some(tracker) = self.tracker() {
+            put(&["--tracker", &tracker]);
+        }
+        put(&last);
         arguments.push(path.into());
         let pid_file = place.join(PID_FILE);
         Ok((Program { program: self.program.clone(), arguments, stdin, pace: None, pid_file }, port))
+    }
+
+    /// The daemon's tracker, as its children name it.
+    fn tracker(&self) -> Option<String> {
+        let (daemon, pin) = &self.daemon;
+        let (host, _) = daemon.rsplit_once(':')?;
+        Some(format!("{host}:{}#{pin}", self.tracker_port?))
     }
 
     /// Where a source listens: any port, or the first of the range that is free.
@@ -183,6 +200,8 @@ mod tests {
             allow: AllowList { read: roots.clone(), write: roots },
             data_addresses: vec![],
             data_ports: None,
+            daemon: ("control.example:8444".into(), "00".repeat(32)),
+            tracker_port: None,
             program: "/bin/true".into(),
         }
     }
@@ -208,6 +227,23 @@ mod tests {
         }
         let seed = terms.home.job_dir(&[1; 16]).unwrap().join("jobs/epoch-1/seed");
         assert_eq!(std::fs::read(seed).unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn children_are_told_of_the_daemons_tracker() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut terms = terms(dir.path());
+        for port in [None, NonZeroU16::new(3000)] {
+            terms.tracker_port = port;
+            for source in [true, false] {
+                let (key, work) = work(source, &dir.path().join("data/x"));
+                let (program, _) = terms.prepare(key, &work, &BTreeSet::new()).unwrap();
+                let line = program.arguments.join(OsString::from(" ").as_os_str()).into_string().unwrap();
+                let told = format!(" --tracker control.example:3000#{} ", "00".repeat(32));
+                assert_eq!(line.contains(&told), port.is_some(), "{line}");
+                assert_eq!(line.contains(" - /"), !source, "{line}");
+            }
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ use tokio::time::timeout;
 
 /// Segments asked for ahead.
 const CREDIT_AIM: u32 = 8;
+/// How long a dial may take before the sender is looked for elsewhere, too.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// How long the sender is waited for when all is done.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,7 @@ pub(super) struct Link {
     outbox: Option<mpsc::Sender<Outgoing>>,
     pub(super) open: Option<(SocketAddr, [u8; 16])>,
     pub(super) redial_at: Option<Instant>,
+    dialled_at: Instant,
     backoff: Backoff,
     /// The snapshot with which the first session began.
     pub(super) snapshot: Option<SegmentSeq>,
@@ -64,6 +67,7 @@ impl Link {
             outbox: None,
             open: None,
             redial_at: Some(now),
+            dialled_at: now,
             backoff: Backoff::new(),
             snapshot: None,
             node: None,
@@ -132,6 +136,7 @@ impl Coordinator {
                 self.link.partial = welcome.partial;
                 self.link.failures = 0;
                 self.learn_ticket(address);
+                self.finder.proved(address);
                 self.transfer.puller.bound_fetches(SOURCE, welcome.fetches_outstanding as usize);
                 let now = Instant::now();
                 self.link.open_since = now;
@@ -172,7 +177,7 @@ impl Coordinator {
             Heard::Failed(error) => match error.kind() {
                 DialErrorKind::Unreachable => self.link_lost(error.to_string()),
                 // Of several addresses one may belong to somebody else, while the right one is down.
-                _ if error.may_pass() => self.link_lost(error.to_string()),
+                _ if error.may_pass() || self.finder.had_found() => self.link_lost(error.to_string()),
                 _ => return Err(error.into()),
             },
         }
@@ -286,9 +291,23 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn dial(&mut self) {
+    /// A dial that takes long begins anew once another address is found, while there is time for it.
+    pub(super) fn look_elsewhere(&mut self, now: Instant) -> Result<(), RunError> {
+        let dialling = self.link.open.is_none() && self.link.redial_at.is_none();
+        let long = now.saturating_duration_since(self.link.dialled_at) >= LOOK_AFTER;
+        let in_time =
+            self.link.down_since.is_none_or(|since| now.duration_since(since) < self.options.retry_for);
+        if dialling && long && in_time && self.finder.look()? {
+            self.dial()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn dial(&mut self) -> Result<(), RunError> {
         self.link.redial_at = None;
+        self.link.dialled_at = Instant::now();
         self.dials += 1;
+        let again = self.link.number > 0;
         self.link.number = self.dials;
         let (outbox, frames) = mpsc::channel(OUTBOX_MAX);
         self.link.outbox = Some(outbox);
@@ -296,7 +315,7 @@ impl Coordinator {
         let next_segment =
             self.arrivals.as_ref().map_or(taken_up, |arrivals| arrivals.next_after_loss(taken_up));
         let member = self.swarm.as_ref().map(|swarm| swarm.member.clone());
-        let mut addresses = self.options.ticket.addresses.clone();
+        let mut addresses = self.finder.addresses(&self.options.ticket.addresses, again)?;
         if self.link.failures > 1
             && let Some(others) = &self.others
         {
@@ -313,6 +332,7 @@ impl Coordinator {
             frames,
             self.events_in.clone(),
         ));
+        Ok(())
     }
 
     pub(super) fn grant_credit(&mut self) {
@@ -359,7 +379,9 @@ impl Coordinator {
                 // The sender must not wait for a receiver that is done: it is told even after a break.
                 if let Some(at) = self.link.redial_at.take() {
                     tokio::time::sleep_until(at.into()).await;
-                    self.dial();
+                    if self.dial().is_err() {
+                        return;
+                    }
                 }
                 match self.events.recv().await {
                     Some(Event::Control(number, heard)) if number == self.link.number => {
