@@ -42,8 +42,8 @@ impl Controller for Modelled {
         self.model.handle_ack(self.micros(now), self.micros(sent), bytes);
     }
 
-    fn on_end_acks(&mut self, now: Instant, _: u64, app_limited: bool, _: Option<u64>) {
-        self.model.handle_acks_end(self.micros(now), app_limited);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
+        self.model.handle_acks_end(self.micros(now), in_flight, app_limited);
     }
 
     fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, lost_bytes: u64) {

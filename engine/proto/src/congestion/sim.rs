@@ -266,7 +266,7 @@ impl Simulation {
         match &mut flow.control {
             Control::Model(model) => {
                 model.handle_loss(lost);
-                model.handle_acks_end(now, false);
+                model.handle_acks_end(now, flow.out.len() as u64 * PACKET, false);
             }
             Control::Cubic(cubic) => cubic.acked(now, bytes, last, flow.next),
         }
@@ -369,7 +369,7 @@ fn nothing_that_a_peer_says_makes_a_window_of_none_or_of_everything() {
         let now = step / 3;
         model.handle_ack(now, now, u64::from(u32::MAX));
         model.handle_loss(u64::from(u32::MAX));
-        model.handle_acks_end(now, step % 2 == 0);
+        model.handle_acks_end(now, u64::from(u32::MAX), step % 2 == 0);
         assert!(model.window() >= 4 * PACKET);
     }
 }
