@@ -291,7 +291,9 @@ impl LinkModel {
                 (self.min_rtt, self.min_rtt_at) = (rtt.or(self.min_rtt), now);
                 Phase::Cruise { rounds: 0 }
             }
-            Phase::Cruise { .. } if now > self.min_rtt_at + MIN_RTT_WINDOW => Phase::Probe { rounds: 0, rtt: None },
+            Phase::Cruise { .. } if now > self.min_rtt_at + MIN_RTT_WINDOW => {
+                Phase::Probe { rounds: 0, rtt: None }
+            }
             Phase::Drain | Phase::Down if float(self.in_flight) <= self.link_bytes() => {
                 // What is left of a queue is not ours; but others of our kind need some time until they see that, too.
                 self.queued_cycles = if queues { self.queued_cycles + 1 } else { 0 };
@@ -361,7 +363,8 @@ impl LinkModel {
         };
         let bytes = whole((self.link_bytes() * gain).min(self.ceiling));
         let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
-        let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes).max(whole(self.rate() * SPARE_MICROS / 1e6));
+        let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes)
+            .max(whole(self.rate() * SPARE_MICROS / 1e6));
         bytes.saturating_add(spare).max(PACKETS_MIN * self.packet_bytes)
     }
 

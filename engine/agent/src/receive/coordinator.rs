@@ -1,9 +1,11 @@
 //! Joins the parts of a receiver: one loop that takes events, lets the [`Transfer`] decide, and starts what follows:
 //! [`jobs`] on the workers and shards, and fetches over the connections of [`link`]. Payload never comes here.
 
+mod carriers;
 mod jobs;
 mod link;
 
+use self::carriers::Carriers;
 use self::link::{DataConnection, Link, Slot};
 use super::arrivals::Arrivals;
 use super::data::Down;
@@ -45,6 +47,7 @@ pub struct Coordinator {
     started: Instant,
     link: Link,
     slots: Vec<Slot>,
+    carriers: Carriers,
     /// Between tries to open a data connection, while none comes up.
     data_backoff: Backoff,
     connections: HashMap<ConnectionId, DataConnection>,
@@ -98,6 +101,7 @@ impl Coordinator {
         let dialer = Dialer::new(options.ticket.ro_secret.clone())
             .with_transport(options.transport)
             .with_limit(options.limiter.rate());
+        let carriers = Carriers::new(options.transport);
         let now = Instant::now();
         Ok(Self {
             options,
@@ -112,6 +116,7 @@ impl Coordinator {
             started: so_far.started,
             link: Link::new(now),
             slots: Vec::new(),
+            carriers,
             data_backoff: Backoff::new(),
             connections: HashMap::new(),
             next_connection: 0,
@@ -197,6 +202,7 @@ impl Coordinator {
             Event::Fetched(fetched) => {
                 let now = self.now_ms();
                 self.data_backoff.reset();
+                self.came_over(fetched.connection, fetched.payload_bytes);
                 self.transfer.fetched(fetched, now)?;
             }
             Event::Looked(found) => self.transfer.looked(found.map_err(fatal)?),
@@ -253,6 +259,7 @@ impl Coordinator {
         for id in self.transfer.puller.silent(self.now_ms()) {
             self.data_down(id, Down::Lost("the connection is silent".into()))?;
         }
+        self.move_connections(now);
         self.check_contact(now)
     }
 

@@ -2,13 +2,14 @@
 //!
 //! Owns dialling, what a session begins and ends with, credit, and the judgement whether the sender is still there.
 
+use super::carriers::LEAVE;
 use super::{Coordinator, no_shard};
 use crate::error::RunError;
 use crate::receive::Event;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use crate::receive::data::{self, Down, FetchJob, is_busy};
 use crate::report::Event as Told;
-use sealift_net::{Backoff, DialErrorKind};
+use sealift_net::{Backoff, Carrier, DialErrorKind};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, FETCHES_OUTSTANDING_MAX};
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::transfer::pull::ConnectionId;
@@ -86,6 +87,10 @@ pub(super) struct DataConnection {
     pub(super) owed_since_ms: Arc<AtomicU64>,
     /// Since when it is ready for fetches.
     pub(super) up_ms: Option<u64>,
+    /// What it goes over.
+    pub(super) carrier: Carrier,
+    /// Since when it is to go: it gets no more fetches.
+    pub(super) leaves: Option<Instant>,
 }
 
 impl DataConnection {
@@ -103,6 +108,7 @@ impl Coordinator {
                     return Err(RunError::NewSnapshot);
                 }
                 self.link.open = Some((address, welcome.session));
+                self.carriers.opened(carrier);
                 self.transfer.puller.bound_fetches(welcome.fetches_outstanding as usize);
                 let now = Instant::now();
                 self.link.open_since = now;
@@ -183,11 +189,13 @@ impl Coordinator {
     }
 
     pub(super) fn data_down(&mut self, id: ConnectionId, down: Down) -> Result<(), RunError> {
-        if self.connections.remove(&id).is_none() {
-            return Ok(());
+        let Some(connection) = self.connections.remove(&id) else { return Ok(()) };
+        let refused = is_busy(&down);
+        if connection.up_ms.is_none() && matches!(down, Down::Lost(_)) {
+            let others = self.connections.values().filter(|other| other.carrier != connection.carrier);
+            self.carriers.failed(connection.carrier, others.filter(|other| other.up_ms.is_some()).count());
         }
         self.transfer.puller.disconnect(id);
-        let refused = is_busy(&down);
         match down {
             Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
             Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
@@ -285,6 +293,8 @@ impl Coordinator {
             if !matches!(self.slots[index], Slot::Free(at) if at <= now) {
                 continue;
             }
+            let over = |carrier| self.connections.values().filter(|other| other.carrier == carrier).count();
+            let carrier = self.carriers.next(over(Carrier::Tcp), over(Carrier::Quic));
             let id = ConnectionId(self.next_connection);
             self.next_connection += 1;
             let (jobs, received) = mpsc::channel(FETCHES_OUTSTANDING_MAX);
@@ -293,6 +303,7 @@ impl Coordinator {
             let task = data::Task {
                 id,
                 address,
+                carrier,
                 session,
                 dialer: self.dialer.clone(),
                 limiter: Arc::clone(&self.options.limiter),
@@ -304,10 +315,52 @@ impl Coordinator {
                 started: self.started,
             };
             self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
-            self.connections.insert(id, DataConnection { jobs, heard_ms, owed_since_ms, up_ms: None });
+            let connection =
+                DataConnection { jobs, heard_ms, owed_since_ms, up_ms: None, carrier, leaves: None };
+            self.connections.insert(id, connection);
             self.slots[index] = Slot::Taken(id);
         }
         Ok(())
+    }
+
+    /// Content came over a connection: perhaps it is known now which transport serves better.
+    pub(super) fn came_over(&mut self, id: ConnectionId, bytes: u64) {
+        let Some(carrier) = self.connections.get(&id).map(|connection| connection.carrier) else { return };
+        let up = |carrier| {
+            self.connections
+                .values()
+                .filter(|other| other.carrier == carrier && other.up_ms.is_some())
+                .count()
+        };
+        let up = (up(Carrier::Tcp), up(Carrier::Quic));
+        if let Some(chosen) = self.carriers.came(carrier, bytes, self.started.elapsed(), up) {
+            let message = format!("Content goes over {} from now on.", chosen.name().to_uppercase());
+            self.reporter.tell(&Told::Note { message });
+        }
+    }
+
+    /// Has those connections go that are over the worse transport, as soon as they have answered what they were asked, or
+    /// after a while.
+    pub(super) fn move_connections(&mut self, now: Instant) {
+        let mut gone = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if self.carriers.leaves(connection.carrier) {
+                let since = *connection.leaves.get_or_insert(now);
+                let owes = connection.owed_since_ms.load(Ordering::Relaxed) != data::NOTHING_OWED;
+                if !owes || now.duration_since(since) >= LEAVE {
+                    gone.push(*id);
+                }
+            }
+        }
+        for id in gone {
+            self.connections.remove(&id);
+            self.transfer.puller.disconnect(id);
+            for slot in &mut self.slots {
+                if matches!(slot, Slot::Taken(of) if *of == id) {
+                    *slot = Slot::Free(now);
+                }
+            }
+        }
     }
 
     /// Says one last thing and waits until the sender has closed, or a while. Everything is in place by now (or
