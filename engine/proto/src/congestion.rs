@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Rounds without growth after which the rate of the link is found.
 const FULL_ROUNDS: u32 = 3;
+/// Of the window: who has less than this in flight has less to send than there might be.
+const FILLED: f64 = 0.75;
 /// Growth that counts.
 const GROWTH: f64 = 1.25;
 /// In flight, of what the link holds as far as is known: while its rate is looked for.
@@ -125,6 +127,8 @@ pub struct LinkModel {
     full_rounds: u32,
     round_delivered: u64,
     round_lost: u64,
+    /// What the batch of acknowledgements that is coming in has acknowledged.
+    batch_bytes: u64,
     /// What the link loses anyhow.
     base_loss: f64,
     /// Bytes in flight at which loss began when more was asked for.
@@ -164,6 +168,7 @@ impl LinkModel {
             full_rounds: 0,
             round_delivered: 0,
             round_lost: 0,
+            batch_bytes: 0,
             base_loss: 0.0,
             ceiling: f64::INFINITY,
             queued_cycles: 0,
@@ -200,6 +205,7 @@ impl LinkModel {
         self.in_flight = self.in_flight.saturating_sub(bytes);
         self.delivered += bytes;
         self.round_delivered += bytes;
+        self.batch_bytes += bytes;
         self.delivered_at = now;
         let rtt = now.saturating_sub(sent).max(1);
         self.round_rtt = Some(self.round_rtt.map_or(rtt, |least| least.min(rtt)));
@@ -233,7 +239,9 @@ impl LinkModel {
     /// than might have been.
     pub fn handle_acks_end(&mut self, now: u64, in_flight: u64, app_limited: bool) {
         self.in_flight = in_flight;
-        if app_limited {
+        // Nor does a sender fill the link that is late itself, or that is kept from sending by the receiver.
+        let before = float(in_flight + std::mem::take(&mut self.batch_bytes));
+        if app_limited || before < FILLED * float(self.window()) {
             self.limited_until = self.delivered.saturating_add(in_flight);
         }
         let Some(newest) = self.newest.take() else { return };
@@ -365,7 +373,9 @@ impl LinkModel {
         let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
         let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes)
             .max(whole(self.rate() * SPARE_MICROS / 1e6));
-        bytes.saturating_add(spare).max(PACKETS_MIN * self.packet_bytes)
+        // Until there was enough to send for once, what is known of the rate is too little.
+        let least = if self.phase == Phase::Startup { PACKETS_INITIAL } else { PACKETS_MIN };
+        bytes.saturating_add(spare).max(least * self.packet_bytes)
     }
 
     fn standing_gain(&self) -> f64 {

@@ -71,6 +71,48 @@ fn a_sender_that_has_tcp_alone_is_found_to_be_unreachable_by_quic_at_once() {
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
 }
 
+/// Replicates with `auto`, and says what the receiver's session went over.
+fn by_auto(place: &Place, ticket: &str) -> Vec<String> {
+    let received = Receive::run(ticket, &place.dst, &["--transport=auto", "--retry-for=5"]).expect(0);
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+    carriers(&received)
+}
+
+#[test]
+fn auto_goes_over_whichever_a_sender_has() {
+    for (transport, carrier) in [("tcp", "tcp"), ("quic", "quic"), ("auto", "quic")] {
+        let place = Place::new();
+        large_file(&place.src.join("large"), 30 * MIB, 1);
+        let sender = Sender::start([&place.src], &["--transport", transport]);
+        assert_eq!(by_auto(&place, &sender.ticket), [carrier], "{transport}");
+        drop(sender.stop().expect(0));
+    }
+}
+
+#[test]
+fn auto_falls_back_to_tcp_where_udp_is_lost_without_a_word() {
+    let place = Place::new();
+    large_file(&place.src.join("large"), 30 * MIB, 1);
+    let sender = Sender::start([&place.src], &["--transport=tcp"]);
+    // Takes every packet, and answers none.
+    let _hole = UdpSocket::bind(Ticket::decode(&sender.ticket).unwrap().addresses[0].to_string()).unwrap();
+    assert_eq!(by_auto(&place, &sender.ticket), ["tcp"]);
+    drop(sender.stop().expect(0));
+}
+
+#[test]
+fn c1_a_sender_that_is_killed_is_noticed_over_quic() {
+    let place = Place::new();
+    large_file(&place.src.join("large"), 64 * MIB, 1);
+    let sender = Sender::start([&place.src], &["--bwlimit=8M"]);
+    let mut receiver = Run::receive(&sender.ticket, &place.dst).args(QUIC).arg("--retry-for=1").start();
+    drop(receiver.wait_for("connected"));
+    let begun = Instant::now();
+    drop(sender);
+    let lost = receiver.finish().expect(5);
+    assert!(begun.elapsed().as_secs() < 60, "{lost:?}");
+}
+
 /// Replicates 6 MiB at no more than 2 MiB a second.
 fn takes_its_time(at_sender: &[&str], at_receiver: &[&str]) {
     let place = Place::new();

@@ -36,8 +36,10 @@ pub async fn run(
     let reading = read(reader, session, frames);
     let talking = talk(serving, serve, serving.log.serve_from(wanted), &mut heard, writer);
     tokio::select! {
-        ended = reading => Err(ended),
+        // Whoever has everything may be gone as soon as it was told goodbye: then both end, and it is done.
+        biased;
         done = talking => done,
+        ended = reading => Err(ended),
     }
 }
 

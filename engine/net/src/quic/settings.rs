@@ -23,7 +23,7 @@ const REQUESTS_WINDOW_BYTES: u32 = 256 << 10;
 /// Streams of a connection: control, and data.
 const STREAMS_MAX: u32 = DATA_CONNECTIONS_MAX as u32 + 1;
 /// What is kept of a connection until it is acknowledged: at first, and at most. See [`send_window`].
-const SEND_WINDOW_BYTES: u64 = 4 << 20;
+const SEND_WINDOW_BYTES: u64 = 8 << 20;
 const SEND_WINDOW_BYTES_MAX: u64 = 256 << 20;
 /// Of a connection that has not been taken up yet, and of all these.
 const INCOMING_BYTES_MAX: u64 = 32 << 10;
@@ -54,9 +54,10 @@ fn transport(stream_window: u32) -> TransportConfig {
     config
 }
 
-/// How much is kept for a path that has room for so many bytes: those in flight, and as many to be sent next.
+/// How much is kept for a path that has room for so many bytes: those in flight, as many to be sent next, and twice as many
+/// that have arrived and wait for what was lost before them.
 pub(super) fn send_window(congestion_window: u64) -> u64 {
-    congestion_window.saturating_mul(2).clamp(SEND_WINDOW_BYTES, SEND_WINDOW_BYTES_MAX)
+    congestion_window.saturating_mul(4).clamp(SEND_WINDOW_BYTES, SEND_WINDOW_BYTES_MAX)
 }
 
 /// The listening side's, for these jobs.
