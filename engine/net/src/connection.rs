@@ -59,7 +59,7 @@ impl Connection {
         let key_exchange = agreed.key_exchange.expect("only named groups are offered");
         let exporter = Exporter::Tcp(agreed.exporter.clone());
         let (reader, writer) = tcp::halves(opening, agreed)?;
-        let reader = ConnectionReader(Reader::Tcp(reader));
+        let reader = ConnectionReader(Reader::Tcp(Box::new(reader)));
         let writer = ConnectionWriter(Writer::Tcp(writer));
         Ok(Self { reader, writer, peer, cipher, key_exchange, exporter })
     }
@@ -173,7 +173,7 @@ impl AsyncWrite for Connection {
 pub struct ConnectionReader(Reader);
 
 enum Reader {
-    Tcp(TcpReader),
+    Tcp(Box<TcpReader>),
     Quic(QuicReader),
 }
 
@@ -195,7 +195,7 @@ impl AsyncRead for ConnectionReader {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Reader::Tcp(reader) => Pin::new(reader).poll_read(cx, buf),
+            Reader::Tcp(reader) => Pin::new(&mut **reader).poll_read(cx, buf),
             Reader::Quic(reader) => Pin::new(reader).poll_read(cx, buf),
         }
     }

@@ -30,7 +30,7 @@ const STREAMS_WAITING_MAX: usize = 4 * DATA_CONNECTIONS_MAX;
 /// What came in.
 pub(crate) enum Arrival {
     /// A connection that is not accepted yet.
-    Connection(Arriving),
+    Connection(Box<Arriving>),
     /// A stream of one that is, for a job of these.
     Stream(QuicStream, Arc<Jobs>, JobIndex),
 }
@@ -106,21 +106,20 @@ impl QuicListener {
             }
             let peer = unmapped(incoming.remote_address());
             let arriving = Arriving { incoming, arrivals: Arc::clone(&self.arrivals) };
-            return (Arrival::Connection(arriving), peer, Instant::now());
+            return (Arrival::Connection(Box::new(arriving)), peer, Instant::now());
         }
     }
 }
 
 /// Authenticates a connection and takes its first stream, on the runtime this is called from.
 pub(crate) async fn negotiate(
-    arriving: Arriving,
+    arriving: Box<Arriving>,
     config: Arc<ServerConfig>,
     jobs: Arc<Jobs>,
 ) -> Result<(QuicStream, JobIndex), HandshakeError> {
-    let Arriving { incoming, arrivals } = arriving;
+    let Arriving { incoming, arrivals } = *arriving;
     let failed = |job| move |failure: TlsFailure| HandshakeError::new(failure, job);
-    let connecting = incoming.accept_with(config).map_err(|error| failed(None)(failure_of(&error)))?;
-    let mut connecting = connecting;
+    let mut connecting = incoming.accept_with(config).map_err(|error| failed(None)(failure_of(&error)))?;
     let named = connecting.handshake_data().await.map_err(|error| failed(None)(failure_of(&error)))?;
     let job = named.downcast::<Agreed>().ok().and_then(|agreed| agreed.job);
     let connection = connecting.await.map_err(|error| failed(job)(failure_of(&error)))?;

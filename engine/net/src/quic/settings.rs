@@ -21,7 +21,8 @@ const ANSWERS_WINDOW_BYTES_MIN: u32 = 128 << 10;
 /// What a listener has room for on a stream: requests are small.
 const REQUESTS_WINDOW_BYTES: u32 = 256 << 10;
 /// Streams of a connection: control, and data.
-const STREAMS_MAX: u32 = DATA_CONNECTIONS_MAX as u32 + 1;
+const STREAMS_MAX: u32 = 65;
+const _: () = assert!(STREAMS_MAX as usize == DATA_CONNECTIONS_MAX + 1);
 /// What is kept of a connection until it is acknowledged: at first, and at most. See [`send_window`].
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
 const SEND_WINDOW_BYTES_MAX: u64 = 256 << 20;
@@ -32,7 +33,8 @@ const _: () = assert!(INCOMING_TOTAL_BYTES_MAX >= INCOMING_BYTES_MAX * HANDSHAKE
 /// Asked for of the kernel, which gives what the system's limits allow: bursts wait there while a core is busy.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// QUIC notices a dead peer a moment later than those who wait for its frames, so that they say what is wrong.
-const IDLE_TIMEOUT_MS: u32 = DEAD_PEER_TIMEOUT_MS as u32 + 2_000;
+const IDLE_TIMEOUT_MS: u32 = 22_000;
+const _: () = assert!(IDLE_TIMEOUT_MS as u64 > DEAD_PEER_TIMEOUT_MS);
 
 /// What is common to both sides.
 fn transport(stream_window: u32) -> TransportConfig {

@@ -226,7 +226,7 @@ impl crypto::ServerConfig for Serving {
 /// A serving side's session, which begins with the name in the peer's `ClientHello`.
 enum Waiting {
     ForHello { jobs: Option<Arc<Jobs>>, params: Vec<u8>, hello: Hello },
-    NoMore(TlsSession),
+    NoMore(Box<TlsSession>),
 }
 
 impl Waiting {
@@ -276,7 +276,7 @@ impl crypto::Session for Waiting {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.session().is_none_or(crypto::Session::is_handshaking)
+        self.session().is_none_or(|session| session.is_handshaking())
     }
 
     fn read_handshake(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
@@ -287,12 +287,12 @@ impl crypto::Session for Waiting {
         let begun = begin(jobs.as_deref(), std::mem::take(params), name.as_deref());
         let mut session = begun.map_err(alerted)?;
         let tells = session.read_handshake(hello.bytes())?;
-        *self = Self::NoMore(session);
+        *self = Self::NoMore(Box::new(session));
         Ok(tells)
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        self.session().map_or(Ok(None), crypto::Session::transport_parameters)
+        self.session().map_or(Ok(None), |session| session.transport_parameters())
     }
 
     fn write_handshake(&mut self, bytes: &mut Vec<u8>) -> Option<Keys> {
