@@ -113,13 +113,14 @@ fn digest(document: &Document) -> [u8; 32] {
             destinations,
             settings,
         } = assignment;
-        let Settings { hash, cipher, delete, connections, bytes_per_second } = settings.unwrap_or_default();
+        let Settings { hash, cipher, delete, connections, bytes_per_second, transport } =
+            settings.unwrap_or_default();
         for bytes in
             [job_id, job_name.as_bytes(), run_id, path, read_write_seed, read_only_secret, verify_key]
         {
             put(bytes);
         }
-        for number in [*role, *action, hash, cipher, i32::from(delete)] {
+        for number in [*role, *action, hash, cipher, i32::from(delete), transport] {
             put(&number.to_le_bytes());
         }
         put(&bytes_per_second.to_le_bytes());
@@ -253,12 +254,17 @@ fn settings(spec: &JobSpec) -> Settings {
         Cipher::Aes128Gcm => settings::Cipher::Aes128Gcm,
         Cipher::Aes256Gcm => settings::Cipher::Aes256Gcm,
     };
-    let Transport::Tcp = spec.transport;
+    let transport = match spec.transport {
+        Transport::Auto => settings::Transport::Unspecified,
+        Transport::Quic => settings::Transport::Quic,
+        Transport::Tcp => settings::Transport::Tcp,
+    };
     Settings {
         hash: hash.into(),
         cipher: cipher.into(),
         delete: spec.delete,
         connections: spec.connections,
         bytes_per_second: spec.bytes_per_second.unwrap_or(0),
+        transport: transport.into(),
     }
 }

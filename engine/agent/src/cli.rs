@@ -14,7 +14,7 @@ use crate::state::{JobName, StateDir};
 use crate::swarm::SwarmOptions;
 use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealift_net::{Cipher, Limiter};
+use sealift_net::{Cipher, Limiter, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::member::Label;
@@ -111,6 +111,9 @@ struct SendArgs {
     /// The cipher of the sessions
     #[arg(long, default_value_t = Cipher::Aes256Gcm, value_name = "aes-256-gcm|aes-128-gcm")]
     cipher: Cipher,
+    /// What sessions may go over: TCP, QUIC over the UDP port of the same number, or either
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto")]
+    transport: Transport,
     /// Data connections that one receiver may open
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
@@ -150,6 +153,9 @@ struct ReceiveArgs {
     /// What is verified: the stream of blocks, or also each file read back from the disk
     #[arg(long, value_enum, default_value_t = Verify::Stream)]
     verify: Verify,
+    /// What the session goes over: TCP, QUIC, or whichever works and serves better
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto")]
+    transport: Transport,
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
@@ -276,6 +282,9 @@ struct VerifyArgs {
     /// What is kept of the source's metadata in what is repaired, as with receive
     #[arg(long, value_name = "LIST", default_value = "default", requires = "repair")]
     preserve: Preserve,
+    /// What the session goes over, as with receive
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto", requires = "repair")]
+    transport: Transport,
     /// How fast blocks are fetched, as with receive
     #[arg(long, value_name = "RATE", requires = "repair")]
     bwlimit: Option<Rate>,
@@ -400,6 +409,7 @@ impl SendArgs {
             cipher: self.cipher,
             label: self.label,
             limiter: self.pace.limiter()?,
+            transport: self.transport,
             connections: self.connections,
             job: self.job,
             state_dir,
@@ -457,6 +467,7 @@ impl ReceiveArgs {
             },
             verify: self.verify,
             limiter: self.pace.limiter()?,
+            transport: self.transport,
             connections: self.connections,
             swarm: self.swarm.options(),
             keep_special_modes: self.keep_special_modes,
@@ -492,6 +503,7 @@ impl VerifyArgs {
                     fsync: Switch::Yes,
                     verify: Verify::Stream,
                     pace: Pace { bwlimit: self.bwlimit, orders: false },
+                    transport: self.transport,
                     connections: default_connections(),
                     swarm: SwarmArgs::none(),
                     discovery: self.discovery,

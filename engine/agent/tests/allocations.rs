@@ -10,7 +10,7 @@ use sealift::report::{Reporter, Style};
 use sealift::send::SendOptions;
 use sealift::state::StateDir;
 use sealift::swarm::SwarmOptions;
-use sealift_net::{Cipher, Limiter};
+use sealift_net::{Cipher, Limiter, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::member::Label;
 use sealift_proto::ticket::Ticket;
@@ -59,6 +59,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         cipher: Cipher::Aes128Gcm,
         label: Label::default(),
         limiter: Arc::new(Limiter::new(None)),
+        transport: Transport::Tcp,
         connections: 4,
         job: None,
         state_dir: Some(state.clone()),
@@ -76,6 +77,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         durability: Durability::Unsynced,
         verify: Verify::Stream,
         limiter: Arc::new(Limiter::new(None)),
+        transport: Transport::Tcp,
         connections: 4,
         swarm: SwarmOptions::none(),
         keep_special_modes: false,

@@ -6,23 +6,27 @@
 
 use crate::connection::Connection;
 use crate::handshake::Opening;
+use crate::quic::{self, Session};
 use crate::tag::{Clock, server_name};
 use crate::tls::{TlsFailure, client_config};
+use crate::transport::{Carrier, Transport};
 use rustls::ClientConfig;
 use sealift_proto::keys::RoSecret;
 use sealift_proto::limits::{HANDSHAKE_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
+use sealift_proto::rate::Rate;
 use sealift_proto::ticket::{Address, HostName};
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::Mutex as Line;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How a dial failed, from the least to the most telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,21 +108,47 @@ impl Default for DialTiming {
     }
 }
 
-/// Opens connections for one job.
+/// Opens connections for one job. Clones are one dialer: what one opened, the others open further streams of.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     ro: RoSecret,
     config: Arc<ClientConfig>,
     clock: Clock,
     timing: DialTiming,
+    transport: Transport,
+    limit: Option<Rate>,
+    /// The QUIC connection that was dialled last, if anybody still uses it.
+    session: Arc<Mutex<Weak<Session>>>,
+    /// The line of those who would make one.
+    dialling: Arc<Line<()>>,
 }
 
 impl Dialer {
-    /// A dialer with the system's clock and the usual timing.
+    /// A dialer over TCP with the system's clock and the usual timing.
     #[must_use]
     pub fn new(ro: RoSecret) -> Self {
-        let config = client_config(&ro);
-        Self { ro, config, clock: Clock::system(), timing: DialTiming::default() }
+        Self {
+            config: client_config(&ro),
+            ro,
+            clock: Clock::system(),
+            timing: DialTiming::default(),
+            transport: Transport::Tcp,
+            limit: None,
+            session: Arc::default(),
+            dialling: Arc::default(),
+        }
+    }
+
+    /// The same, over another transport.
+    #[must_use]
+    pub fn with_transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// The same, for a receiver that takes no more than this: less is let come ahead.
+    #[must_use]
+    pub fn with_limit(self, limit: Option<Rate>) -> Self {
+        Self { limit, ..self }
     }
 
     /// The same, by another clock.
@@ -142,20 +172,75 @@ impl Dialer {
     pub async fn dial(&self, addresses: &[Address]) -> Result<(Connection, SocketAddr), DialError> {
         let connection = Race::new(self, addresses).run().await?;
         let address = connection.peer_addr();
+        self.keep(&connection);
         Ok((connection, address))
     }
 
-    /// Connects to one address: further connections go where the first one went.
+    /// Connects to one address: further connections go where the first one went, over what it goes over. Over QUIC this is
+    /// a further stream of a connection that is there, if one is.
     ///
     /// # Errors
     /// With the one attempt.
     pub async fn dial_one(&self, address: SocketAddr) -> Result<Connection, DialError> {
-        self.attempt(address).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+        let connecting = async {
+            match self.session_to(address) {
+                Some(session) => quic::open(&session).await.map(Connection::from_stream),
+                None => self.connect(address).await,
+            }
+        };
+        self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+    }
+
+    /// Connects to one address like [`Dialer::dial_one`], over what is named.
+    ///
+    /// # Errors
+    /// With the one attempt.
+    pub async fn dial_over(&self, address: SocketAddr, carrier: Carrier) -> Result<Connection, DialError> {
+        let connecting = async {
+            match (carrier, self.session_to(address)) {
+                (Carrier::Tcp, _) => self.connect_tcp(address).await,
+                (Carrier::Quic, Some(session)) => quic::open(&session).await.map(Connection::from_stream),
+                (Carrier::Quic, None) => {
+                    // One makes the connection, the others open streams of it.
+                    let _first = self.dialling.lock().await;
+                    if let Some(session) = self.session_to(address) {
+                        return quic::open(&session).await.map(Connection::from_stream);
+                    }
+                    let connection = self.connect_quic(address).await?;
+                    self.keep(&connection);
+                    Ok(connection)
+                }
+            }
+        };
+        self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+    }
+
+    /// The QUIC connection to an address, if there is one that is open.
+    fn session_to(&self, address: SocketAddr) -> Option<Arc<Session>> {
+        self.session().upgrade().filter(|session| session.is_open() && session.peer() == address)
+    }
+
+    /// Lets further streams be of this connection, if it is of QUIC.
+    fn keep(&self, connection: &Connection) {
+        if let Some(session) = connection.session() {
+            *self.session() = Arc::downgrade(session);
+        }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Weak<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<Connection, Attempt> {
-        let connecting = timeout(self.timing.attempt_timeout, self.connect(address)).await;
-        let failure = match connecting {
+        self.in_time(address, self.connect(address)).await
+    }
+
+    async fn in_time(
+        &self,
+        address: SocketAddr,
+        connecting: impl Future<Output = Result<Connection, TlsFailure>>,
+    ) -> Result<Connection, Attempt> {
+        let failure = match timeout(self.timing.attempt_timeout, connecting).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(failure)) => failure,
             Err(_) => TlsFailure::Io(io::ErrorKind::TimedOut.into()),
@@ -169,6 +254,62 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        match self.transport {
+            Transport::Tcp => self.connect_tcp(address).await,
+            Transport::Quic => self.connect_quic(address).await,
+            Transport::Auto => self.connect_either(address).await,
+        }
+    }
+
+    /// Over QUIC, or over TCP if that has not succeeded after a moment; whichever is first.
+    async fn connect_either(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        let (mut quic, mut tcp) = (pin!(self.connect_quic(address)), pin!(self.connect_tcp(address)));
+        let mut quic_failed = None;
+        let early = sleep(self.timing.stagger);
+        tokio::select! {
+            biased;
+            dialled = &mut quic => match dialled {
+                Err(failure) => quic_failed = Some(failure),
+                connected => return connected,
+            },
+            () = early => {}
+        }
+        let mut tcp_failed = None;
+        loop {
+            match (quic_failed, tcp_failed) {
+                // Who does not take the key over one of them takes it over neither.
+                (Some(failure @ TlsFailure::Key(_)), _) | (_, Some(failure @ TlsFailure::Key(_))) => {
+                    return Err(failure);
+                }
+                (Some(TlsFailure::Io(quic)), Some(TlsFailure::Io(tcp))) => {
+                    return Err(TlsFailure::Io(io::Error::new(
+                        tcp.kind(),
+                        format!("{tcp} (over QUIC: {quic})"),
+                    )));
+                }
+                (Some(TlsFailure::Io(_)), Some(failure)) | (Some(failure), Some(_)) => return Err(failure),
+                (quic, tcp) => (quic_failed, tcp_failed) = (quic, tcp),
+            }
+            tokio::select! {
+                dialled = &mut quic, if quic_failed.is_none() => match dialled {
+                    Err(failure) => quic_failed = Some(failure),
+                    connected => return connected,
+                },
+                dialled = &mut tcp, if tcp_failed.is_none() => match dialled {
+                    Err(failure) => tcp_failed = Some(failure),
+                    connected => return connected,
+                },
+            }
+        }
+    }
+
+    async fn connect_quic(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        let config = quic::client_config(&self.config, self.limit);
+        let name = server_name(&self.ro, self.clock.day());
+        quic::connect(config, address, &name.to_str()).await.map(Connection::from_stream)
+    }
+
+    async fn connect_tcp(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
         let mut opening = Opening::new(TcpStream::connect(address).await?)?;
         let name = server_name(&self.ro, self.clock.day());
         let agreed = opening.connect(&self.config, name).await?;

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Rounds without growth after which the rate of the link is found.
 const FULL_ROUNDS: u32 = 3;
+/// Of the window: who has less than this in flight has less to send than there might be.
+const FILLED: f64 = 0.75;
 /// Growth that counts.
 const GROWTH: f64 = 1.25;
 /// In flight, of what the link holds as far as is known: while its rate is looked for.
@@ -26,6 +28,8 @@ const UP_GAIN: f64 = 1.25;
 const DOWN_GAIN: f64 = 0.85;
 /// While others keep the queue filled: whoever keeps to the link's own room gets nothing beside them.
 const COMPETE_GAIN: f64 = 2.0;
+/// A queue that is there so often when ours should have drained is filled by others.
+const COMPETE_CYCLES: u32 = 2;
 /// Of a scavenger: its own packets must not be what it takes for others'.
 const SCAVENGER_GAIN: f64 = 0.96;
 /// The least that a scavenger takes of what it could, so that it sees when others are gone.
@@ -36,8 +40,17 @@ const CRUISE_ROUNDS: u32 = 6;
 const EXCESS_LOSS: f64 = 0.02;
 /// Loss is judged by no fewer packets than these.
 const JUDGED_PACKETS: u64 = 100;
-/// How long the shortest round trip is believed, in microseconds.
-const MIN_RTT_WINDOW: u64 = 10_000_000;
+/// In flight while the shortest round trip is looked for.
+const PROBE_GAIN: f64 = 0.5;
+/// Rounds for which it is: one until what queued has drained, and those that count.
+const PROBE_ROUNDS: u32 = 2;
+/// How long the shortest round trip is believed, in microseconds, if none comes near it. Who shares a queue sees it empty at
+/// the same time as the others, and so looks for it again at the same time.
+const MIN_RTT_WINDOW: u64 = 5_000_000;
+/// How near, as a part of it.
+const MIN_RTT_PART: u64 = 50;
+/// How long it is believed if it cannot be looked for.
+const MIN_RTT_WINDOW_MAX: u64 = 20_000_000;
 /// Rounds for which a rate is believed.
 const RATE_ROUNDS: u64 = 7;
 /// Sendings that are remembered.
@@ -50,6 +63,9 @@ const PACKETS_INITIAL: u64 = 32;
 const PACKETS_SPARE: std::ops::RangeInclusive<u64> = 3..=64;
 /// Of what the link holds, this part is spare: a slow link's queue is not to become long.
 const SPARE_PART: u64 = 8;
+/// But what it carries in this time is, in microseconds: machines see to their sockets no more often, and a link that is shorter
+/// than that would be empty meanwhile.
+const SPARE_MICROS: f64 = 2000.0;
 
 /// How it behaves beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +83,7 @@ enum Phase {
     Cruise { rounds: u32 },
     Up { rounds: u32 },
     Down,
+    Probe { rounds: u32, rtt: Option<u64> },
 }
 
 /// How it stood when something was sent: what has been delivered between then and its acknowledgement is a rate.
@@ -76,6 +93,8 @@ struct Snapshot {
     delivered: u64,
     delivered_at: u64,
     first_sent: u64,
+    /// Whether there was less to send than there might have been.
+    limited: bool,
 }
 
 /// What is known of a link.
@@ -93,7 +112,11 @@ pub struct LinkModel {
     round: u64,
     /// What is to be delivered until the round is over.
     round_ends: u64,
-    /// The best rate of each of the last rounds, in bytes a second.
+    /// When so much is delivered, nothing is on its way that was sent while there was little to send.
+    limited_until: u64,
+    /// Rounds that say something of the rate: those in which there was enough to send.
+    full_round: u64,
+    /// The best rate of each of the last of these, in bytes a second.
     rates: VecDeque<(u64, f64)>,
     min_rtt: Option<u64>,
     min_rtt_at: u64,
@@ -104,10 +127,14 @@ pub struct LinkModel {
     full_rounds: u32,
     round_delivered: u64,
     round_lost: u64,
+    /// What the batch of acknowledgements that is coming in has acknowledged.
+    batch_bytes: u64,
     /// What the link loses anyhow.
     base_loss: f64,
     /// Bytes in flight at which loss began when more was asked for.
     ceiling: f64,
+    /// How often in a row there was a queue when ours should have drained.
+    queued_cycles: u32,
     /// Whether others fill the queue.
     competes: bool,
     /// What a scavenger takes of what it could.
@@ -131,6 +158,8 @@ impl LinkModel {
             in_flight: 0,
             round: 0,
             round_ends: 0,
+            limited_until: 0,
+            full_round: 0,
             rates: VecDeque::new(),
             min_rtt: None,
             min_rtt_at: 0,
@@ -139,8 +168,10 @@ impl LinkModel {
             full_rounds: 0,
             round_delivered: 0,
             round_lost: 0,
+            batch_bytes: 0,
             base_loss: 0.0,
             ceiling: f64::INFINITY,
+            queued_cycles: 0,
             competes: false,
             share: 1.0,
             newest: None,
@@ -164,7 +195,8 @@ impl LinkModel {
                 self.snapshots.pop_front();
             }
             let (delivered, delivered_at, first_sent) = (self.delivered, self.delivered_at, self.first_sent);
-            self.snapshots.push_back(Snapshot { sent: now, delivered, delivered_at, first_sent });
+            let limited = delivered < self.limited_until;
+            self.snapshots.push_back(Snapshot { sent: now, delivered, delivered_at, first_sent, limited });
         }
     }
 
@@ -173,11 +205,20 @@ impl LinkModel {
         self.in_flight = self.in_flight.saturating_sub(bytes);
         self.delivered += bytes;
         self.round_delivered += bytes;
+        self.batch_bytes += bytes;
         self.delivered_at = now;
         let rtt = now.saturating_sub(sent).max(1);
         self.round_rtt = Some(self.round_rtt.map_or(rtt, |least| least.min(rtt)));
-        if self.min_rtt.is_none_or(|least| rtt <= least) || now > self.min_rtt_at + MIN_RTT_WINDOW {
-            (self.min_rtt, self.min_rtt_at) = (Some(rtt), now);
+        match self.min_rtt {
+            Some(least) if rtt > least && now <= self.min_rtt_at + MIN_RTT_WINDOW_MAX => {
+                if rtt <= least + least / MIN_RTT_PART {
+                    self.min_rtt_at = now;
+                }
+            }
+            _ => (self.min_rtt, self.min_rtt_at) = (Some(rtt), now),
+        }
+        if let Phase::Probe { rtt: shortest, .. } = &mut self.phase {
+            *shortest = Some(shortest.map_or(rtt, |least| least.min(rtt)));
         }
         let after = self.snapshots.partition_point(|snapshot| snapshot.sent <= sent);
         if let Some(snapshot) = after.checked_sub(1).map(|at| self.snapshots[at])
@@ -194,8 +235,15 @@ impl LinkModel {
         self.round_lost += bytes;
     }
 
-    /// A batch of acknowledgements is complete. `app_limited`: there was less to send than might have been.
-    pub fn handle_acks_end(&mut self, now: u64, app_limited: bool) {
+    /// A batch of acknowledgements is complete, and so many bytes are still in flight. `app_limited`: there was less to send
+    /// than might have been.
+    pub fn handle_acks_end(&mut self, now: u64, in_flight: u64, app_limited: bool) {
+        self.in_flight = in_flight;
+        // Nor does a sender fill the link that is late itself, or that is kept from sending by the receiver.
+        let before = float(in_flight + std::mem::take(&mut self.batch_bytes));
+        if app_limited || before < FILLED * float(self.window()) {
+            self.limited_until = self.delivered.saturating_add(in_flight);
+        }
         let Some(newest) = self.newest.take() else { return };
         let rtt = self.min_rtt.unwrap_or(1);
         // Older ones may still come, out of order.
@@ -206,21 +254,23 @@ impl LinkModel {
             .max(newest.sent.saturating_sub(newest.first_sent))
             .max(1);
         let rate = float(self.delivered - newest.delivered) * 1e6 / float(took);
-        if took >= rtt / 2 && (!app_limited || rate > self.rate()) {
+        // What little there was to send is no slow link; but if it went faster than was thought, so does the link.
+        if took >= rtt / 2 && (!newest.limited || rate > self.rate()) {
             match self.rates.back_mut() {
-                Some((round, best)) if *round == self.round => *best = best.max(rate),
-                _ => self.rates.push_back((self.round, rate)),
+                Some((round, best)) if *round == self.full_round => *best = best.max(rate),
+                _ => self.rates.push_back((self.full_round, rate)),
             }
         }
         if newest.delivered >= self.round_ends {
             self.round_ends = self.delivered;
-            self.end_round(app_limited);
+            self.end_round(now, newest.limited);
         }
     }
 
-    fn end_round(&mut self, app_limited: bool) {
+    fn end_round(&mut self, now: u64, app_limited: bool) {
         self.round += 1;
-        while self.rates.len() > 1 && self.rates[0].0 + RATE_ROUNDS < self.round {
+        self.full_round += u64::from(!app_limited);
+        while self.rates.len() > 1 && self.rates[0].0 + RATE_ROUNDS < self.full_round {
             self.rates.pop_front();
         }
         let total = self.round_delivered + self.round_lost;
@@ -234,7 +284,7 @@ impl LinkModel {
             _ => 0,
         };
         let least = float(self.min_rtt.unwrap_or(0));
-        let queues = float(waited) > 0.25 * least + 2000.0;
+        let queues = float(waited) > 0.25 * least + 2.0 * SPARE_MICROS;
         if self.temper == Temper::Scavenger && !matches!(self.phase, Phase::Startup | Phase::Drain) {
             let yields = float(waited) > 0.04 * least + 1000.0;
             self.share =
@@ -242,9 +292,20 @@ impl LinkModel {
         }
         self.phase = match self.phase {
             Phase::Startup => self.startup(app_limited, excessive),
+            Phase::Probe { rounds, rtt } if rounds < PROBE_ROUNDS => {
+                Phase::Probe { rounds: rounds + 1, rtt: if rounds == 0 { None } else { rtt } }
+            }
+            Phase::Probe { rtt, .. } => {
+                (self.min_rtt, self.min_rtt_at) = (rtt.or(self.min_rtt), now);
+                Phase::Cruise { rounds: 0 }
+            }
+            Phase::Cruise { .. } if now > self.min_rtt_at + MIN_RTT_WINDOW => {
+                Phase::Probe { rounds: 0, rtt: None }
+            }
             Phase::Drain | Phase::Down if float(self.in_flight) <= self.link_bytes() => {
-                // What is left of a queue is not ours.
-                self.competes = queues;
+                // What is left of a queue is not ours; but others of our kind need some time until they see that, too.
+                self.queued_cycles = if queues { self.queued_cycles + 1 } else { 0 };
+                self.competes = self.queued_cycles >= COMPETE_CYCLES;
                 Phase::Cruise { rounds: 0 }
             }
             phase @ (Phase::Drain | Phase::Down) => phase,
@@ -304,13 +365,17 @@ impl LinkModel {
             Phase::Startup => STARTUP_GAIN,
             Phase::Drain => DRAIN_GAIN,
             Phase::Down => DOWN_GAIN,
+            Phase::Probe { .. } => PROBE_GAIN,
             Phase::Cruise { .. } => self.standing_gain(),
             Phase::Up { .. } => UP_GAIN * self.standing_gain(),
         };
         let bytes = whole((self.link_bytes() * gain).min(self.ceiling));
         let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
-        let spare = spare.min(*PACKETS_SPARE.end()) * self.packet_bytes;
-        bytes.saturating_add(spare).max(PACKETS_MIN * self.packet_bytes)
+        let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes)
+            .max(whole(self.rate() * SPARE_MICROS / 1e6));
+        // Until there was enough to send for once, what is known of the rate is too little.
+        let least = if self.phase == Phase::Startup { PACKETS_INITIAL } else { PACKETS_MIN };
+        bytes.saturating_add(spare).max(least * self.packet_bytes)
     }
 
     fn standing_gain(&self) -> f64 {

@@ -16,5 +16,6 @@ mod replica;
 mod replicate;
 mod resume_sender;
 mod swarm;
+mod transport;
 mod vectors;
 mod verify;

@@ -53,11 +53,15 @@ words!(Cipher { Aes128Gcm = "aes-128-gcm", Aes256Gcm = "aes-256-gcm" });
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
-    /// TLS over TCP.
+    /// Whichever of the two works, and serves better.
     #[default]
+    Auto,
+    /// QUIC over UDP.
+    Quic,
+    /// TLS over TCP.
     Tcp,
 }
-words!(Transport { Tcp = "tcp" });
+words!(Transport { Auto = "auto", Quic = "quic", Tcp = "tcp" });
 
 /// When a job runs by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

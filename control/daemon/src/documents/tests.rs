@@ -102,6 +102,7 @@ fn every_field_counts() {
         of(|a| a.settings.as_mut().unwrap().delete = true),
         of(|a| a.settings.as_mut().unwrap().connections = 1),
         of(|a| a.settings.as_mut().unwrap().bytes_per_second = 9000),
+        of(|a| a.settings.as_mut().unwrap().transport = 1),
         digest(&Document::default()),
     ];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
@@ -174,7 +175,7 @@ fn settings_are_those_of_the_spec() {
         cipher: Cipher::Aes128Gcm,
         delete: true,
         connections: 8,
-        transport: Transport::Tcp,
+        transport: Transport::Quic,
         bytes_per_second: Some(10_000),
         ..job.spec.clone()
     };
@@ -183,5 +184,8 @@ fn settings_are_those_of_the_spec() {
     world.start(&job);
     let settings = world.document("src").assignments[0].settings.unwrap();
     let (hash, cipher) = (settings::Hash::Blake3.into(), settings::Cipher::Aes128Gcm.into());
-    assert_eq!(settings, Settings { hash, cipher, delete: true, connections: 8, bytes_per_second: 10_000 });
+    let transport = settings::Transport::Quic.into();
+    let expected =
+        Settings { hash, cipher, delete: true, connections: 8, bytes_per_second: 10_000, transport };
+    assert_eq!(settings, expected);
 }

@@ -6,7 +6,7 @@ use crate::managed::home::Home;
 use crypto_simd::blake3;
 use prost::Message as _;
 use sealift_api::agent as wire;
-use sealift_net::Cipher;
+use sealift_net::{Cipher, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::{KEY_BYTES, RwSeed, VerifyKey};
 use sealift_proto::limits::DATA_CONNECTIONS_MAX;
@@ -73,6 +73,7 @@ pub(crate) struct Work {
     pub(crate) epoch: u32,
     pub(crate) hash: HashAlgorithm,
     pub(crate) cipher: Cipher,
+    pub(crate) transport: Transport,
     pub(crate) delete: bool,
     /// How fast; changed while it runs.
     pub(crate) limit: Option<Rate>,
@@ -203,6 +204,11 @@ fn work(assignment: &wire::Assignment) -> Result<Work, String> {
             wire::settings::Cipher::Aes128Gcm => Cipher::Aes128Gcm,
             wire::settings::Cipher::Aes256Gcm | wire::settings::Cipher::Unspecified => Cipher::Aes256Gcm,
         },
+        transport: match settings.transport() {
+            wire::settings::Transport::Tcp => Transport::Tcp,
+            wire::settings::Transport::Quic => Transport::Quic,
+            wire::settings::Transport::Unspecified => Transport::Auto,
+        },
         delete: settings.delete,
         // Too little to be a limit is the least that there is: not to heed it would be worse.
         limit: (settings.bytes_per_second > 0)
@@ -227,6 +233,11 @@ impl Work {
         said.extend_from_slice(&self.epoch.to_le_bytes());
         said.extend_from_slice(verify.as_bytes());
         said.extend_from_slice(&self.path);
+        // Runs that began before there was a choice are those of the default.
+        if self.transport != Transport::Auto {
+            said.push(0);
+            said.extend_from_slice(self.transport.name().as_bytes());
+        }
         blake3::hash(&said)
     }
 }

@@ -1,10 +1,12 @@
 //! Joins the parts of a receiver: one loop that takes events, lets the [`Transfer`] decide, and starts what follows:
 //! [`jobs`] on the workers and shards, and fetches over the connections of [`link`]. Payload never comes here.
 
+mod carriers;
 mod jobs;
 mod link;
 mod swarm;
 
+use self::carriers::Carriers;
 use self::link::{DataConnection, Link, Slot};
 use self::swarm::Others;
 use super::arrivals::Arrivals;
@@ -53,6 +55,7 @@ pub struct Coordinator {
     started: Instant,
     link: Link,
     slots: Vec<Slot>,
+    carriers: Carriers,
     /// Between tries to open a data connection, while none comes up.
     data_backoff: Backoff,
     connections: HashMap<ConnectionId, DataConnection>,
@@ -118,7 +121,10 @@ impl Coordinator {
             verify: options.verify,
             on_conflict: options.on_conflict,
         };
-        let dialer = Dialer::new(options.ticket.ro_secret.clone());
+        let dialer = Dialer::new(options.ticket.ro_secret.clone())
+            .with_transport(options.transport)
+            .with_limit(options.limiter.rate());
+        let carriers = Carriers::new(options.transport);
         let ro = options.ticket.ro_secret.clone();
         let finder = Finder::new(options.discovery.clone(), ro, Arc::clone(&reporter));
         let now = Instant::now();
@@ -136,6 +142,7 @@ impl Coordinator {
             started: so_far.started,
             link: Link::new(now),
             slots: Vec::new(),
+            carriers,
             data_backoff: Backoff::new(),
             connections: HashMap::new(),
             next_connection: 0,
@@ -255,6 +262,7 @@ impl Coordinator {
             Event::Fetched(fetched) => {
                 let now = self.now_ms();
                 self.data_backoff.reset();
+                self.came_over(fetched.connection, fetched.payload_bytes);
                 self.transfer.fetched(fetched, now);
                 self.ban()?;
             }
@@ -314,6 +322,7 @@ impl Coordinator {
         for id in self.transfer.puller.silent(self.now_ms()) {
             self.data_down(id, Down::Lost("the connection is silent".into()))?;
         }
+        self.move_connections(now);
         self.check_contact(now)
     }
 

@@ -9,7 +9,9 @@ use super::control::close;
 use super::entries::Metadata;
 use super::failure::Failure;
 use super::gate::WriteGate;
-use sealift_net::{ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, Limiter, ReadError};
+use sealift_net::{
+    Carrier, ConnectionReader, ConnectionWriter, Dialer, FrameReader, FrameWriter, Limiter, ReadError,
+};
 use sealift_proto::block::{BlockIndex, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm};
 use sealift_proto::limits::{BLOCKS_PREFIX_BYTES, HANDSHAKE_TIMEOUT_MS, RUN_BYTES_MAX};
@@ -47,6 +49,8 @@ pub struct Task {
     pub id: ConnectionId,
     /// Where the sender was found.
     pub address: SocketAddr,
+    /// What the connection goes over.
+    pub carrier: Carrier,
     /// The session's name.
     pub session: [u8; 16],
     /// Opens connections.
@@ -218,8 +222,11 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
 type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>, Session);
 
 async fn open(task: &Task) -> Result<Halves, Down> {
-    let connection =
-        task.dialer.dial_one(task.address).await.map_err(|error| Down::Lost(error.to_string()))?;
+    let connection = task
+        .dialer
+        .dial_over(task.address, task.carrier)
+        .await
+        .map_err(|error| Down::Lost(error.to_string()))?;
     let (reader, writer) = connection.split();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Data);

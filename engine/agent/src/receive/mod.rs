@@ -33,7 +33,7 @@ pub use delete::MaxDelete;
 use failure::Failure;
 use local::{Before, Context, Found, Prepared};
 use place::Placed;
-use sealift_net::Limiter;
+use sealift_net::{Limiter, Transport};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::RootHash;
 use sealift_proto::path::SafePath;
@@ -158,6 +158,8 @@ pub struct ReceiveOptions {
     pub verify: Verify,
     /// How fast blocks are received, over all connections.
     pub limiter: Arc<Limiter>,
+    /// What the session goes over.
+    pub transport: Transport,
     /// Data connections.
     pub connections: usize,
     /// Whether and how others are served.
@@ -242,7 +244,7 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
     let swarm = match options.swarm.share {
-        true => Some(Arc::new(Swarm::listen(options.swarm.clone())?)),
+        true => Some(Arc::new(Swarm::listen(options.swarm.clone(), options.transport)?)),
         false => None,
     };
 

@@ -34,14 +34,16 @@ pub async fn run(
     session: Session,
     (reader, writer): &mut Halves,
 ) -> Result<(), Ended> {
-    let _ = serving.happened.send(Happened::Connected(serve.peer)).await;
+    let _ = serving.happened.send(Happened::Connected(serve.peer, serve.carrier)).await;
     let (frames, mut heard) = mpsc::channel(FRAMES_AHEAD_MAX);
     // Reading a frame must not be given up half-way, so it goes on beside everything else.
     let reading = read(reader, session, frames);
     let talking = talk(serving, serve, serving.log.serve_from(wanted), &mut heard, writer);
     tokio::select! {
-        ended = reading => Err(ended),
+        // Whoever has everything may be gone as soon as it was told goodbye: then both end, and it is done.
+        biased;
         done = talking => done,
+        ended = reading => Err(ended),
     }
 }
 

@@ -30,7 +30,9 @@ use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
 use recent::Recent;
 use scan::{Scan, Scanning, Totals};
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob};
+use sealift_net::{
+    Acceptor, AcceptorOptions, Cipher, HandshakeGate, Limiter, Listener, ServedJob, Transport,
+};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::discovery::Offers;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
@@ -76,6 +78,8 @@ pub struct SendOptions {
     pub hash: HashAlgorithm,
     /// The cipher of the sessions.
     pub cipher: Cipher,
+    /// What sessions may go over.
+    pub transport: Transport,
     /// Data connections that one receiver may open.
     pub connections: usize,
     /// By what receivers find this sender, beside the ticket's addresses.
@@ -124,7 +128,8 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         }
         (Some(_), Err(_)) => return Err(state.expect_err("just looked")),
     };
-    let listener = bind(options.bind)?;
+    let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
+    let listener = bind(options.bind, options.transport, &acceptor_options.gate)?;
     let ticket = Ticket {
         ro_secret: seed.ro_secret(),
         verify_key: seed.verify_key(),
@@ -158,7 +163,6 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
 
     let goodbyes = watch::Sender::new(false);
     let (happened, news) = mpsc::channel(HAPPENED_MAX);
-    let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
     let job = ServedJob { ro: ticket.ro_secret.clone(), cipher: options.cipher };
     let serving = Arc::new(Serving {
         acceptor: Acceptor::new(vec![job], acceptor_options),
@@ -308,9 +312,9 @@ impl Tally {
     ) -> Option<Ending> {
         let reporter = &serving.reporter;
         match happened {
-            Happened::Connected(peer) => {
+            Happened::Connected(peer, carrier) => {
                 self.begun.get_or_insert_with(Instant::now);
-                reporter.tell(&Event::Connected { peer: peer.to_string() });
+                reporter.tell(&Event::Connected { peer: peer.to_string(), transport: carrier.name() });
                 None
             }
             Happened::Refused(peer, reason) => {
@@ -376,16 +380,21 @@ fn finish_of(failed: u64) -> Finish {
 ///
 /// # Errors
 /// If that cannot be done.
-pub(crate) fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
+pub(crate) fn bind(
+    address: Option<SocketAddr>,
+    transport: Transport,
+    gate: &HandshakeGate,
+) -> Result<Listener, RunError> {
+    let bind = |address| Listener::bind_for(address, transport, gate);
     let listener = match address {
-        Some(address) => Listener::bind(address).map_err(|error| (address, error)),
+        Some(address) => bind(address).map_err(|error| (address, error)),
         None => {
             let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DATA_PORT));
             let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DATA_PORT));
-            match Listener::bind(any6) {
+            match bind(any6) {
                 // A host without IPv6.
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                    Listener::bind(any4).map_err(|error| (any4, error))
+                    bind(any4).map_err(|error| (any4, error))
                 }
                 bound => bound.map_err(|error| (any6, error)),
             }

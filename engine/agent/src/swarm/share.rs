@@ -10,7 +10,7 @@ use crate::send::log::ManifestLog;
 use crate::send::serve::{self, Happened, Serving};
 use crate::send::shelf::Shelf;
 use crate::shards::Shards;
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob};
+use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob, Transport};
 use sealift_proto::keys::RoSecret;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq};
 use sealift_proto::member::{Label, NodeId};
@@ -60,6 +60,7 @@ pub struct Swarm {
     /// Who it is.
     pub member: Member,
     listener: Arc<Listener>,
+    acceptor_options: AcceptorOptions,
 }
 
 impl Swarm {
@@ -67,7 +68,10 @@ impl Swarm {
     ///
     /// # Errors
     /// If that cannot be done where it was asked for.
-    pub fn listen(options: SwarmOptions) -> Result<Self, RunError> {
+    pub fn listen(options: SwarmOptions, transport: Transport) -> Result<Self, RunError> {
+        let failed = |error| RunError::Failed(format!("no randomness for a name: {error}"));
+        let acceptor_options = AcceptorOptions::new().map_err(failed)?;
+        let bind = |address| bind(address, transport, &acceptor_options.gate);
         let listener = match options.bind {
             Some(_) => bind(options.bind)?,
             None => bind(None).or_else(|_| {
@@ -76,10 +80,9 @@ impl Swarm {
                     .or_else(|_| bind(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))))
             })?,
         };
-        let failed = |error| RunError::Failed(format!("no randomness for a name: {error}"));
         let port = listener.local_addr().port();
         let member = Member { node: new_node().map_err(failed)?, port, label: options.label.clone() };
-        Ok(Self { options, member, listener: Arc::new(listener) })
+        Ok(Self { options, member, listener: Arc::new(listener), acceptor_options })
     }
 }
 
@@ -127,7 +130,7 @@ impl Share {
         let (happened, news) = mpsc::channel(HAPPENED_MAX);
         let job = ServedJob { ro, cipher: Cipher::Aes256Gcm };
         let serving = Arc::new(Serving {
-            acceptor: Acceptor::new(vec![job], AcceptorOptions::new().map_err(failed)?),
+            acceptor: Acceptor::new(vec![job], swarm.acceptor_options.clone()),
             shelf: Shelf::Replica(Arc::clone(&shelf)),
             log: Arc::clone(&log),
             member: swarm.member.clone(),
@@ -223,7 +226,7 @@ async fn accept(
                 Some(Happened::Finished(_, _, bytes) | Happened::Lost(_, _, bytes)) => {
                     served.fetch_add(bytes, Ordering::Relaxed);
                 }
-                Some(Happened::Connected(_) | Happened::Refused(..)) => {}
+                Some(Happened::Connected(..) | Happened::Refused(..)) => {}
                 None => return,
             },
         }

@@ -24,8 +24,8 @@ mod swarm;
 #[cfg(test)]
 mod tests;
 
-pub use due::{Due, DueAnswers};
 pub use crate::member::NodeId;
+pub use due::{Due, DueAnswers};
 pub use have::HaveRange;
 pub use peer::{Distance, JoinError, PeerId, PeerInfo, PeerKind, Shares};
 

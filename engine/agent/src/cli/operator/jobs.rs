@@ -77,6 +77,9 @@ struct How {
     /// The cipher of the sessions: aes-256-gcm or aes-128-gcm
     #[arg(long, value_parser = cipher)]
     cipher: Option<Cipher>,
+    /// What the sessions go over: tcp, quic, or auto for whichever works and serves better
+    #[arg(long, value_name = "tcp|quic|auto", value_parser = transport)]
+    transport: Option<Transport>,
     /// Connections of each session; 0: as the agents choose
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(CONNECTIONS_MAX)))]
     connections: Option<u32>,
@@ -212,6 +215,7 @@ impl How {
     fn apply(self, spec: &mut JobSpec) {
         spec.hash = self.hash.unwrap_or(spec.hash);
         spec.cipher = self.cipher.unwrap_or(spec.cipher);
+        spec.transport = self.transport.unwrap_or(spec.transport);
         spec.connections = self.connections.unwrap_or(spec.connections);
         if let Some(Limit(limit)) = self.bwlimit {
             spec.bytes_per_second = limit;
@@ -266,6 +270,10 @@ fn limit(word: &str) -> Result<Limit, String> {
             rate.parse().map(|rate: Rate| Limit(Some(rate.bytes_per_second()))).map_err(|e| e.to_string())
         }
     }
+}
+
+fn transport(word: &str) -> Result<Transport, String> {
+    Transport::from_word(word).ok_or_else(|| "tcp, quic or auto".into())
 }
 
 fn cipher(word: &str) -> Result<Cipher, String> {

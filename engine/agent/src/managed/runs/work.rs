@@ -16,7 +16,7 @@ use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::ticket::{Address, Ticket};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +99,7 @@ impl Terms {
                 let address = self.listen_address(taken).map_err(Hindrance::Now)?;
                 put(&["send", "--json", "--orders", "--job", job.as_str(), "--bind", &address.to_string()]);
                 put(&["--hash", hash_word(work.hash), "--cipher", cipher_word(work.cipher)]);
+                put(&["--transport", work.transport.name()]);
                 if let Some(connections) = work.connections {
                     put(&["--connections", &connections.to_string()]);
                 }
@@ -111,6 +112,7 @@ impl Terms {
                     addresses: work.sources(),
                 };
                 put(&["receive", "--json", "--orders", "--retry-for", &RETRY_SECONDS.to_string()]);
+                put(&["--transport", work.transport.name()]);
                 if work.delete {
                     put(&["--delete"]);
                 }
@@ -140,7 +142,8 @@ impl Terms {
     /// Where a source listens: any port, or the first of the range that is free.
     fn listen_address(&self, taken: &BTreeSet<u16>) -> Result<SocketAddr, String> {
         let any = |port| {
-            let free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+            let free =
+                |address: &SocketAddr| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
             let six = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
             // A host without IPv6.
             [six, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))].into_iter().find(free)

@@ -1,5 +1,6 @@
 //! What a receiver has done on its workers and shards, as there is room for it: each job ends with an event.
 
+use super::link::DataConnection;
 use super::{Coordinator, no_shard};
 use crate::error::RunError;
 use crate::receive::failure::Failure;
@@ -132,8 +133,9 @@ impl Coordinator {
             return;
         }
         // In turn, so that no connection takes what the others could.
+        let stays = |c: &DataConnection| c.up_ms.is_some() && c.leaves.is_none();
         let mut open: Vec<ConnectionId> =
-            self.connections.iter().filter(|(_, c)| c.up_ms.is_some()).map(|(id, _)| *id).collect();
+            self.connections.iter().filter(|(_, c)| stays(c)).map(|(id, _)| *id).collect();
         while !open.is_empty() {
             open.retain(|&id| match self.transfer.next_fetch(id, now_ms) {
                 // The mailbox holds as many as may be unanswered; a closed one is about to be told.

@@ -3,16 +3,17 @@
 //! Owns dialling, what a session begins and ends with, credit, and the judgement whether the sender is still there.
 
 use super::Coordinator;
+use super::carriers::LEAVE;
 use super::swarm::{Others, info};
 use crate::error::RunError;
 use crate::receive::Event;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
-use crate::receive::data::{Down, FetchJob, is_busy};
+use crate::receive::data::{Down, FetchJob, NOTHING_OWED, is_busy};
 use crate::receive::local::Context;
 use crate::receive::transfer::SOURCE;
 use crate::report::Event as Told;
 use crate::swarm::{ReplicaShelf, Share};
-use sealift_net::{Backoff, DialErrorKind};
+use sealift_net::{Backoff, Carrier, DialErrorKind};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::member::NodeId;
@@ -108,6 +109,10 @@ pub(super) struct DataConnection {
     pub(super) owed_since_ms: Arc<AtomicU64>,
     /// Since when it is ready for fetches.
     pub(super) up_ms: Option<u64>,
+    /// What it goes over.
+    pub(super) carrier: Carrier,
+    /// Since when it is to go: it gets no more fetches.
+    pub(super) leaves: Option<Instant>,
 }
 
 impl DataConnection {
@@ -119,7 +124,7 @@ impl DataConnection {
 impl Coordinator {
     pub(super) fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
         match heard {
-            Heard::Open { address, welcome } => {
+            Heard::Open { address, carrier, welcome } => {
                 if *self.link.snapshot.get_or_insert(welcome.snapshot) != welcome.snapshot {
                     // By our numbers it would give other files.
                     return Err(RunError::NewSnapshot);
@@ -132,6 +137,7 @@ impl Coordinator {
                     return Ok(());
                 }
                 self.link.open = Some((address, welcome.session));
+                self.carriers.opened(carrier);
                 self.link.node = welcome.member.as_ref().map(|member| member.node);
                 self.link.partial = welcome.partial;
                 self.link.failures = 0;
@@ -142,7 +148,7 @@ impl Coordinator {
                 self.link.open_since = now;
                 self.link.has_given = false;
                 self.slots = (0..self.options.connections).map(|_| Slot::Free(now)).collect();
-                self.reporter.tell(&Told::Connected { peer: address.to_string() });
+                self.reporter.tell(&Told::Connected { peer: address.to_string(), transport: carrier.name() });
             }
             Heard::Segment(bytes) => {
                 if self.link.credit == 0 {
@@ -244,6 +250,11 @@ impl Coordinator {
             return self.peer_data_down(connection.of, down);
         }
         let refused = is_busy(&down);
+        if connection.up_ms.is_none() && matches!(down, Down::Lost(_)) {
+            let others = self.lead_connections().filter(|other| other.carrier != connection.carrier);
+            let up = others.filter(|other| other.up_ms.is_some()).count();
+            self.carriers.failed(connection.carrier, up);
+        }
         match down {
             Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
             Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
@@ -365,10 +376,53 @@ impl Coordinator {
             if !matches!(self.slots[index], Slot::Free(at) if at <= now) {
                 continue;
             }
-            let Some(id) = self.open_data(0, address, session).await? else { return Ok(()) };
+            let over = |carrier| self.lead_connections().filter(|other| other.carrier == carrier).count();
+            let carrier = self.carriers.next(over(Carrier::Tcp), over(Carrier::Quic));
+            let Some(id) = self.open_data(0, address, session, carrier).await? else { return Ok(()) };
             self.slots[index] = Slot::Taken(id);
         }
         Ok(())
+    }
+
+    /// Content came over a connection: perhaps it is known now which transport serves better.
+    pub(super) fn came_over(&mut self, id: ConnectionId, bytes: u64) {
+        let connection = self.connections.get(&id).filter(|connection| connection.of == 0);
+        let Some(carrier) = connection.map(|connection| connection.carrier) else { return };
+        let up = |carrier| {
+            self.connections
+                .values()
+                .filter(|other| other.carrier == carrier && other.up_ms.is_some())
+                .count()
+        };
+        let up = (up(Carrier::Tcp), up(Carrier::Quic));
+        if let Some(chosen) = self.carriers.came(carrier, bytes, self.started.elapsed(), up) {
+            let message = format!("Content goes over {} from now on.", chosen.name().to_uppercase());
+            self.reporter.tell(&Told::Note { message });
+        }
+    }
+
+    /// Has those connections go that are over the worse transport, as soon as they have answered what they were asked, or
+    /// after a while.
+    pub(super) fn move_connections(&mut self, now: Instant) {
+        let mut gone = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if connection.of == 0 && self.carriers.leaves(connection.carrier) {
+                let since = *connection.leaves.get_or_insert(now);
+                let owes = connection.owed_since_ms.load(Ordering::Relaxed) != NOTHING_OWED;
+                if !owes || now.duration_since(since) >= LEAVE {
+                    gone.push(*id);
+                }
+            }
+        }
+        for id in gone {
+            self.connections.remove(&id);
+            self.transfer.puller.disconnect(id);
+            for slot in &mut self.slots {
+                if matches!(slot, Slot::Taken(of) if *of == id) {
+                    *slot = Slot::Free(now);
+                }
+            }
+        }
     }
 
     /// Says one last thing and waits until the sender has closed, or a while. Everything is in place by now (or

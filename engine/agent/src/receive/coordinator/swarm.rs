@@ -8,6 +8,7 @@ use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use crate::receive::data::{self, Down};
 use crate::receive::transfer::SOURCE;
 use crate::swarm::{Peers, Swarm};
+use sealift_net::Carrier;
 use sealift_proto::limits::FETCHES_OUTSTANDING_MAX;
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::member::{Label, NodeId};
@@ -37,8 +38,8 @@ pub(super) struct Others {
 struct Link {
     address: SocketAddr,
     outbox: mpsc::Sender<Outgoing>,
-    /// The session, once it is open,
-    open: Option<[u8; 16]>,
+    /// The session and what it goes over, once it is open,
+    open: Option<([u8; 16], Carrier)>,
     /// and the place for its connection for content.
     slot: Slot,
 }
@@ -142,7 +143,7 @@ impl Coordinator {
             return;
         }
         match heard {
-            Heard::Open { welcome, .. } => self.peer_open(number, &welcome),
+            Heard::Open { welcome, carrier, .. } => self.peer_open(number, &welcome, carrier),
             Heard::Have(have) => self.has(peer_id(number), have),
             Heard::Peers(peers) => self.learn(peers),
             Heard::Closed(_) | Heard::Lost(_) | Heard::Failed(_) => self.peer_lost(number, false),
@@ -151,7 +152,7 @@ impl Coordinator {
         }
     }
 
-    fn peer_open(&mut self, number: u64, welcome: &Welcome) {
+    fn peer_open(&mut self, number: u64, welcome: &Welcome, carrier: Carrier) {
         let info = info(welcome, self.swarm.as_deref());
         let Some(others) = &mut self.others else { return };
         let Some(link) = others.links.get_mut(&number) else { return };
@@ -168,7 +169,7 @@ impl Coordinator {
             return self.peer_lost(number, true);
         }
         self.transfer.puller.bound_fetches(peer, welcome.fetches_outstanding as usize);
-        link.open = Some(welcome.session);
+        link.open = Some((welcome.session, carrier));
         self.transfer.has_peers = true;
     }
 
@@ -237,15 +238,16 @@ impl Coordinator {
     pub(super) async fn connect_to_others(&mut self, now: Instant) -> Result<(), RunError> {
         let Some(others) = &self.others else { return Ok(()) };
         let is_due = |link: &Link| matches!(link.slot, Slot::Free(at) if at <= now);
-        let due: Vec<(u64, SocketAddr, [u8; 16])> = others
+        let due: Vec<_> = others
             .links
             .iter()
+            .filter(|(_, link)| is_due(link))
             .filter_map(|(number, link)| {
-                link.open.filter(|_| is_due(link)).map(|open| (*number, link.address, open))
+                link.open.map(|(session, carrier)| (*number, link.address, session, carrier))
             })
             .collect();
-        for (number, address, session) in due {
-            if let Some(id) = self.open_data(number, address, session).await?
+        for (number, address, session, carrier) in due {
+            if let Some(id) = self.open_data(number, address, session, carrier).await?
                 && let Some(link) = self.others.as_mut().and_then(|others| others.links.get_mut(&number))
             {
                 link.slot = Slot::Taken(id);
@@ -260,6 +262,7 @@ impl Coordinator {
         of: u64,
         address: SocketAddr,
         session: [u8; 16],
+        carrier: Carrier,
     ) -> Result<Option<ConnectionId>, RunError> {
         let Some(algorithm) = self.transfer.algorithm() else { return Ok(None) };
         let id = ConnectionId(self.next_connection);
@@ -270,6 +273,7 @@ impl Coordinator {
         let task = data::Task {
             id,
             address,
+            carrier,
             session,
             dialer: self.dialer.clone(),
             limiter: Arc::clone(&self.options.limiter),
@@ -281,8 +285,15 @@ impl Coordinator {
             started: self.started,
         };
         self.shards.spawn(move |io| data::run(io, task, received)).await.map_err(no_shard)?;
-        self.connections.insert(id, DataConnection { of, jobs, heard_ms, owed_since_ms, up_ms: None });
+        let connection =
+            DataConnection { of, jobs, heard_ms, owed_since_ms, up_ms: None, carrier, leaves: None };
+        self.connections.insert(id, connection);
         Ok(Some(id))
+    }
+
+    /// The connections for content to whoever gives the manifest.
+    pub(super) fn lead_connections(&self) -> impl Iterator<Item = &DataConnection> {
+        self.connections.values().filter(|connection| connection.of == 0)
     }
 
     /// The peer of a connection for content.

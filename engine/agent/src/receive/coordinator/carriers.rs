@@ -1,0 +1,173 @@
+//! What the data connections go over: with `auto`, some over each transport until it shows which of them serves better,
+//! and then all over that one. Pure: it is told what happens.
+
+use sealift_net::{Carrier, Transport};
+use std::cmp::Ordering;
+use std::time::Duration;
+
+/// How long the two are compared, once both carry something; and how long if one is far ahead.
+const TRIAL: Duration = Duration::from_secs(3);
+/// See [`TRIAL`].
+const TRIAL_SHORT: Duration = Duration::from_secs(1);
+/// What far ahead is.
+const FAR_AHEAD: u64 = 3;
+/// Less than this says nothing.
+const TRIAL_BYTES: u64 = 8 << 20;
+/// QUIC costs both ends more work than TCP, so it has to be better by this part.
+const QUIC_MARGIN_PART: u64 = 10;
+/// How long a connection that is to go may still answer what it was asked. What it then owes is asked of the others.
+pub(super) const LEAVE: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Carriers {
+    transport: Transport,
+    /// What the control connection goes over, which so is known to work.
+    first: Carrier,
+    /// The better one, once that is known.
+    chosen: Option<Carrier>,
+    /// Bytes that came since both carry something.
+    tcp_bytes: u64,
+    quic_bytes: u64,
+    begun: Option<Duration>,
+}
+
+impl Carriers {
+    pub(super) const fn new(transport: Transport) -> Self {
+        let chosen = match transport {
+            Transport::Tcp => Some(Carrier::Tcp),
+            Transport::Quic => Some(Carrier::Quic),
+            Transport::Auto => None,
+        };
+        Self { transport, first: Carrier::Quic, chosen, tcp_bytes: 0, quic_bytes: 0, begun: None }
+    }
+
+    /// The control connection is there.
+    pub(super) const fn opened(&mut self, carrier: Carrier) {
+        self.first = carrier;
+    }
+
+    /// What the next connection goes over, where there are so many already over each.
+    pub(super) fn next(&self, tcp: usize, quic: usize) -> Carrier {
+        self.chosen.unwrap_or(match tcp.cmp(&quic) {
+            Ordering::Less => Carrier::Tcp,
+            Ordering::Equal => self.first,
+            Ordering::Greater => Carrier::Quic,
+        })
+    }
+
+    /// Whether a connection over this one is to go.
+    pub(super) fn leaves(&self, carrier: Carrier) -> bool {
+        self.chosen.is_some_and(|chosen| chosen != carrier)
+    }
+
+    /// A connection could not be made over this one, and so many are up over the other.
+    pub(super) fn failed(&mut self, carrier: Carrier, others: usize) {
+        if self.transport == Transport::Auto {
+            self.chosen = match self.chosen {
+                // It worked before: they are compared again.
+                Some(chosen) if chosen == carrier => None,
+                None if others > 0 => Some(other(carrier)),
+                chosen => chosen,
+            };
+            self.begun = None;
+        }
+    }
+
+    /// So many bytes came over one of them, at a time since any beginning, while so many connections are up over each.
+    /// The one that all are to go over from now on, if that is known since now.
+    pub(super) fn came(
+        &mut self,
+        carrier: Carrier,
+        bytes: u64,
+        now: Duration,
+        up: (usize, usize),
+    ) -> Option<Carrier> {
+        if self.chosen.is_some() || up.0 == 0 || up.1 == 0 {
+            self.begun = None;
+            return None;
+        }
+        let Some(begun) = self.begun else {
+            (self.begun, self.tcp_bytes, self.quic_bytes) = (Some(now), 0, 0);
+            return None;
+        };
+        match carrier {
+            Carrier::Tcp => self.tcp_bytes = self.tcp_bytes.saturating_add(bytes),
+            Carrier::Quic => self.quic_bytes = self.quic_bytes.saturating_add(bytes),
+        }
+        let took = now.saturating_sub(begun);
+        if took < TRIAL_SHORT || self.tcp_bytes + self.quic_bytes < TRIAL_BYTES {
+            return None;
+        }
+        // By connection, as there may be more of one.
+        let (tcp, quic) = (self.tcp_bytes / up.0 as u64, self.quic_bytes / up.1 as u64);
+        let far = tcp > quic.saturating_mul(FAR_AHEAD) || quic > tcp.saturating_mul(FAR_AHEAD);
+        if took >= TRIAL || far {
+            let quic_is_better = quic > tcp + tcp / QUIC_MARGIN_PART;
+            self.chosen = Some(if quic_is_better { Carrier::Quic } else { Carrier::Tcp });
+        }
+        self.chosen
+    }
+}
+
+const fn other(carrier: Carrier) -> Carrier {
+    match carrier {
+        Carrier::Tcp => Carrier::Quic,
+        Carrier::Quic => Carrier::Tcp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Carrier::{Quic, Tcp};
+
+    const MIB: u64 = 1 << 20;
+
+    /// Feeds so many MiB a second over each, in steps of a tenth; what is chosen, and when.
+    fn compare(tcp: u64, quic: u64) -> Option<(Carrier, Duration)> {
+        let mut carriers = Carriers::new(Transport::Auto);
+        (0..50).find_map(|tenth| {
+            let now = Duration::from_millis(tenth * 100);
+            let by_tcp = carriers.came(Tcp, tcp * MIB / 10, now, (2, 2));
+            let by_quic = carriers.came(Quic, quic * MIB / 10, now, (2, 2));
+            by_tcp.or(by_quic).map(|chosen| (chosen, now))
+        })
+    }
+
+    #[test]
+    fn the_better_one_is_chosen_sooner_if_it_is_much_better() {
+        assert_eq!(compare(10, 15), Some((Quic, TRIAL)));
+        assert_eq!(compare(15, 10), Some((Tcp, TRIAL)));
+        assert_eq!(compare(1, 15), Some((Quic, TRIAL_SHORT)));
+        assert_eq!(compare(60, 15), Some((Tcp, TRIAL_SHORT)));
+        assert_eq!(compare(100, 101), Some((Tcp, TRIAL)), "it has to be worth it");
+        assert_eq!(compare(0, 1), None, "too little to tell");
+    }
+
+    #[test]
+    fn both_are_tried_in_turn_and_what_fails_is_left() {
+        let mut carriers = Carriers::new(Transport::Auto);
+        assert_eq!((carriers.next(0, 0), carriers.next(0, 1), carriers.next(1, 1)), (Quic, Tcp, Quic));
+        carriers.opened(Tcp);
+        assert_eq!((carriers.next(0, 0), carriers.next(1, 0), carriers.next(1, 1)), (Tcp, Quic, Tcp));
+        carriers.failed(Quic, 0);
+        assert_eq!(carriers.next(0, 1), Tcp, "nothing is known to work");
+        carriers.failed(Quic, 1);
+        assert_eq!(carriers.next(5, 0), Tcp);
+        assert!(carriers.leaves(Quic) && !carriers.leaves(Tcp));
+        carriers.failed(Tcp, 0);
+        assert_eq!((carriers.next(0, 0), carriers.leaves(Quic)), (Quic, false));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_kept_to() {
+        for (transport, carrier) in [(Transport::Tcp, Tcp), (Transport::Quic, Quic)] {
+            let mut carriers = Carriers::new(transport);
+            carriers.failed(carrier, 3);
+            assert_eq!(carriers.next(0, 5), carrier);
+            assert_eq!(carriers.next(5, 0), carrier);
+            assert!(!carriers.leaves(carrier));
+        }
+    }
+}
