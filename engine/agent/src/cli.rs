@@ -12,7 +12,7 @@ use crate::send::{self, DATA_PORT, SendOptions};
 use crate::state::{JobName, StateDir};
 use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealift_net::{Cipher, Limiter};
+use sealift_net::{Cipher, Limiter, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::rate::Rate;
@@ -108,6 +108,9 @@ struct SendArgs {
     /// The cipher of the sessions
     #[arg(long, default_value_t = Cipher::Aes256Gcm, value_name = "aes-256-gcm|aes-128-gcm")]
     cipher: Cipher,
+    /// What sessions may go over: TCP, QUIC over the UDP port of the same number, or either
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto")]
+    transport: Transport,
     /// Data connections that one receiver may open
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_connections)]
     connections: usize,
@@ -141,6 +144,9 @@ struct ReceiveArgs {
     /// What is verified: the stream of blocks, or also each file read back from the disk
     #[arg(long, value_enum, default_value_t = Verify::Stream)]
     verify: Verify,
+    /// What the session goes over: TCP, QUIC, or whichever works and serves better
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto")]
+    transport: Transport,
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
@@ -229,6 +235,9 @@ struct VerifyArgs {
     /// What is kept of the source's metadata in what is repaired, as with receive
     #[arg(long, value_name = "LIST", default_value = "default", requires = "repair")]
     preserve: Preserve,
+    /// What the session goes over, as with receive
+    #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto", requires = "repair")]
+    transport: Transport,
     /// How fast blocks are fetched, as with receive
     #[arg(long, value_name = "RATE", requires = "repair")]
     bwlimit: Option<Rate>,
@@ -350,6 +359,7 @@ impl SendArgs {
             },
             cipher: self.cipher,
             limiter: self.pace.limiter()?,
+            transport: self.transport,
             connections: self.connections,
             job: self.job,
             state_dir,
@@ -406,6 +416,7 @@ impl ReceiveArgs {
             },
             verify: self.verify,
             limiter: self.pace.limiter()?,
+            transport: self.transport,
             connections: self.connections,
             keep_special_modes: self.keep_special_modes,
             retry_for: Duration::from_secs(self.retry_for.into()),
@@ -439,6 +450,7 @@ impl VerifyArgs {
                     fsync: Switch::Yes,
                     verify: Verify::Stream,
                     pace: Pace { bwlimit: self.bwlimit, orders: false },
+                    transport: self.transport,
                     connections: default_connections(),
                     keep_special_modes: self.keep_special_modes,
                     delete: false,

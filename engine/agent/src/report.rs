@@ -50,6 +50,8 @@ pub enum Event<'a> {
     Connected {
         /// Who.
         peer: String,
+        /// What the session goes over: `tcp` or `quic`.
+        transport: &'static str,
     },
     /// A receiver has ended.
     Disconnected {
@@ -277,7 +279,9 @@ impl Reporter {
                 }
                 text
             }
-            Event::Connected { peer } => format!("Connected with {peer}."),
+            Event::Connected { peer, transport } => {
+                format!("Connected with {peer} over {}.", transport.to_uppercase())
+            }
             Event::Disconnected { peer, reason } => format!("{peer}: {reason}."),
             Event::Refused { peer, reason } => format!("{peer} was turned away: {reason}."),
             Event::Progress { files, bytes, bytes_known, .. } => {

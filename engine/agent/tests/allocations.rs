@@ -8,7 +8,7 @@ use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
 use sealift::report::{Reporter, Style};
 use sealift::send::SendOptions;
 use sealift::state::StateDir;
-use sealift_net::{Cipher, Limiter};
+use sealift_net::{Cipher, Limiter, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::ticket::Ticket;
 use sealift_store::{Durability, MapperOptions};
@@ -55,6 +55,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         hash: HashAlgorithm::Sha256,
         cipher: Cipher::Aes128Gcm,
         limiter: Arc::new(Limiter::new(None)),
+        transport: Transport::Tcp,
         connections: 4,
         job: None,
         state_dir: Some(state.clone()),
@@ -71,6 +72,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         durability: Durability::Unsynced,
         verify: Verify::Stream,
         limiter: Arc::new(Limiter::new(None)),
+        transport: Transport::Tcp,
         connections: 4,
         keep_special_modes: false,
         retry_for: Duration::from_secs(10),

@@ -6,83 +6,29 @@
 //! names a real job without its key see the same messages, the same sizes and the same alerts, however often they ask.
 //! Which of the two it was is for the log alone.
 
-use crate::cipher::Cipher;
+mod jobs;
+
 use crate::connection::Connection;
 use crate::gate::{AuthDeadline, HandshakeGate, Overdue};
 use crate::handshake::Opening;
-use crate::listen::Incoming;
-use crate::tag::{Clock, days_around, tag_in};
-use crate::tls::{TlsFailure, server_config};
-use hkdf::Hkdf;
-use rustls::ServerConfig;
-use sealift_proto::keys::{JobTag, KEY_BYTES, RoSecret};
+use crate::listen::{Arrival, Incoming};
+use crate::quic;
+use crate::tag::Clock;
+use crate::tls::TlsFailure;
+pub(crate) use jobs::Jobs;
+pub use jobs::{DecoySecret, JobIndex, ServedJob};
 use sealift_proto::limits::HANDSHAKE_TIMEOUT_MS;
-use sha2::Sha256;
-use std::collections::HashMap;
-use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use zeroize::Zeroizing;
 
 /// A refused peer is given this long to take the alert in; closing at once would reset the connection and lose it.
 const LINGER: Duration = Duration::from_secs(1);
 /// And this many bytes are read from it meanwhile.
 const LINGER_BYTES: u64 = 1 << 20;
-
-/// A job that this side serves.
-#[derive(Clone, Debug)]
-pub struct ServedJob {
-    /// Opens its sessions.
-    pub ro: RoSecret,
-    /// Encrypts them.
-    pub cipher: Cipher,
-}
-
-/// Which of the jobs given to [`Acceptor::new`] a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobIndex(pub usize);
-
-/// What decoys are derived from. Keep one for as long as possible: decoys that change give themselves away.
-#[derive(Clone)]
-pub struct DecoySecret(Zeroizing<[u8; KEY_BYTES]>);
-
-impl DecoySecret {
-    /// A new secret.
-    ///
-    /// # Errors
-    /// If the system has no randomness.
-    pub fn random() -> io::Result<Self> {
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        getrandom::fill(bytes.as_mut()).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self(bytes))
-    }
-
-    /// A secret that was kept.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
-        Self(Zeroizing::new(*bytes))
-    }
-
-    /// What depends on the name asked for alone: a decoy's secret, and a number to choose its cipher by.
-    fn derive(&self, server_name: &str) -> (RoSecret, u32) {
-        let (mut secret, mut choice) = (Zeroizing::new([0; KEY_BYTES]), [0; 4]);
-        let hkdf = Hkdf::<Sha256>::new(None, &self.0[..]);
-        hkdf.expand_multi_info(&[b"sealift v1 decoy secret", server_name.as_bytes()], secret.as_mut())
-            .expect("32 bytes are one block of output");
-        hkdf.expand_multi_info(&[b"sealift v1 decoy choice", server_name.as_bytes()], &mut choice)
-            .expect("4 bytes are one block of output");
-        (RoSecret::from_bytes(&secret), u32::from_le_bytes(choice))
-    }
-}
-
-impl fmt::Debug for DecoySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DecoySecret(secret)")
-    }
-}
 
 /// What an [`Acceptor`] shares with the rest of the process, and what tests set.
 #[derive(Clone, Debug)]
@@ -115,16 +61,9 @@ impl AcceptorOptions {
 /// Authenticates incoming connections. One serves all shards, behind an `Arc`.
 #[derive(Debug)]
 pub struct Acceptor {
-    jobs: Vec<(ServedJob, Arc<ServerConfig>)>,
+    jobs: Arc<Jobs>,
     options: AcceptorOptions,
-    tags: Mutex<KnownTags>,
-}
-
-/// The tags of the days around one day.
-#[derive(Debug, Default)]
-struct KnownTags {
-    day: Option<u64>,
-    jobs: HashMap<JobTag, JobIndex>,
+    quic: Arc<quinn::ServerConfig>,
 }
 
 /// A connection whose peer holds its job's key.
@@ -165,7 +104,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    fn new(failure: TlsFailure, job: Option<JobIndex>) -> Self {
+    pub(crate) fn new(failure: TlsFailure, job: Option<JobIndex>) -> Self {
         let refusal = if job.is_some() { Refusal::WrongKey } else { Refusal::UnknownJob };
         match failure {
             TlsFailure::Key(why) => Self::NotAuthorized(refusal, why),
@@ -179,14 +118,9 @@ impl Acceptor {
     /// Serves these jobs.
     #[must_use]
     pub fn new(jobs: Vec<ServedJob>, options: AcceptorOptions) -> Self {
-        let jobs = jobs
-            .into_iter()
-            .map(|job| {
-                let config = server_config(&job.ro, job.cipher);
-                (job, config)
-            })
-            .collect();
-        Self { jobs, options, tags: Mutex::default() }
+        let jobs = Arc::new(Jobs::new(jobs, options.decoy.clone(), options.clock.clone()));
+        let quic = quic::serving_config(&jobs);
+        Self { jobs, options, quic }
     }
 
     /// Serves other jobs through the same gate and behind the same decoys.
@@ -208,13 +142,38 @@ impl Acceptor {
     pub async fn handshake(&self, incoming: Incoming) -> Result<Accepted, HandshakeError> {
         let deadline = incoming.accepted_at + self.options.timeout;
         let mut auth = AuthDeadline::new(self.options.gate.enter(), deadline);
-        let (connection, job) = auth.run(self.negotiate(incoming)).await??;
+        let peer = incoming.peer;
+        let negotiated = async {
+            match incoming.arrival {
+                Arrival::Tcp(stream) => self.negotiate(stream, peer).await,
+                Arrival::Quic(arrival) => self.negotiate_quic(arrival).await,
+            }
+        };
+        let (connection, job) = auth.run(negotiated).await??;
         Ok(Accepted { connection, job, auth })
     }
 
-    async fn negotiate(&self, incoming: Incoming) -> Result<(Connection, JobIndex), HandshakeError> {
-        let mut opening =
-            TcpStream::from_std(incoming.stream).and_then(Opening::new).map_err(HandshakeError::Io)?;
+    /// A connection's first stream, or a further one of a peer that has proved itself.
+    async fn negotiate_quic(&self, arrival: quic::Arrival) -> Result<(Connection, JobIndex), HandshakeError> {
+        let (stream, job) = match arrival {
+            quic::Arrival::Connection(arriving) => {
+                quic::negotiate(arriving, Arc::clone(&self.quic), Arc::clone(&self.jobs)).await?
+            }
+            quic::Arrival::Stream(stream, jobs, job) if Arc::ptr_eq(&jobs, &self.jobs) => (stream, job),
+            quic::Arrival::Stream(..) => {
+                let why = "a stream of a job that is no longer served".to_owned();
+                return Err(HandshakeError::NotAuthorized(Refusal::UnknownJob, why));
+            }
+        };
+        Ok((Connection::from_stream(stream), job))
+    }
+
+    async fn negotiate(
+        &self,
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(Connection, JobIndex), HandshakeError> {
+        let mut opening = TcpStream::from_std(stream).and_then(Opening::new).map_err(HandshakeError::Io)?;
         let name = match opening.server_name().await {
             Ok(name) => name.unwrap_or_default(),
             Err(failure) => {
@@ -222,10 +181,10 @@ impl Acceptor {
                 return Err(HandshakeError::new(failure, None));
             }
         };
-        let (job, config) = self.choose(&name);
+        let (job, config) = self.jobs.choose(&name);
         match (opening.serve(&config).await, job) {
             (Ok(agreed), Some(job)) => {
-                let connection = Connection::established(opening, agreed, incoming.peer);
+                let connection = Connection::established(opening, agreed, peer);
                 connection
                     .map(|connection| (connection, job))
                     .map_err(|why| HandshakeError::new(why, Some(job)))
@@ -239,38 +198,6 @@ impl Acceptor {
                 Err(HandshakeError::new(failure, job))
             }
         }
-    }
-
-    /// The job a server name stands for and its configuration; for an unknown one a decoy's, which costs the same:
-    /// it is made up in either case.
-    fn choose(&self, server_name: &str) -> (Option<JobIndex>, Arc<ServerConfig>) {
-        let decoy = self.decoy(server_name);
-        match tag_in(server_name).and_then(|tag| self.find(tag)) {
-            Some(job) => (Some(job), Arc::clone(&self.jobs[job.0].1)),
-            None => (None, decoy),
-        }
-    }
-
-    fn decoy(&self, server_name: &str) -> Arc<ServerConfig> {
-        let (secret, choice) = self.options.decoy.derive(server_name);
-        // Each cipher as often as real jobs have it.
-        let like = choice as usize % self.jobs.len().max(1);
-        let cipher = self.jobs.get(like).map_or_else(Cipher::default, |(job, _)| job.cipher);
-        server_config(&secret, cipher)
-    }
-
-    fn find(&self, tag: JobTag) -> Option<JobIndex> {
-        let today = self.options.clock.day();
-        let mut known = self.tags.lock().expect("nothing panics while it holds the tags");
-        if known.day != Some(today) {
-            let tags_of = |(index, (job, _)): (usize, &(ServedJob, _))| {
-                let ro = job.ro.clone();
-                days_around(today).map(move |day| (ro.tag(day), JobIndex(index)))
-            };
-            known.jobs = self.jobs.iter().enumerate().flat_map(tags_of).collect();
-            known.day = Some(today);
-        }
-        known.jobs.get(&tag).copied()
     }
 }
 

@@ -1,24 +1,31 @@
 //! An established session stream: bytes in order, encrypted, from a peer that holds the job's key.
 //!
-//! Joins a socket to the record layer of either direction. Says nothing about what the bytes mean. The end of the stream
-//! is an ordinary end only when the peer said so (`close_notify`); a cut connection is an error.
+//! One face over both transports: a TCP connection with records of ours, or a stream of a QUIC connection. Says nothing
+//! about what the bytes mean. The end of the stream is an ordinary end only when the peer said so; one that was cut is an
+//! error.
+
+mod tcp;
 
 use crate::cipher::Cipher;
 use crate::exporter::ExporterSecret;
 use crate::handshake::{Agreed, Opening};
-use crate::record::{Incoming, Outgoing, Progress, Violation, error_of};
+use crate::quic::{QuicReader, QuicStream, QuicWriter, Session};
 use crate::tls::{ALPN, TlsFailure, cipher_of};
+use crate::transport::Carrier;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tcp::{TcpReader, TcpWriter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 #[cfg(test)]
 mod tests;
+
+/// What a reader is told of a stream that did not end in order.
+pub(crate) const CUT: &str = "the peer closed the connection without saying that this is the end";
 
 /// A session stream whose handshake has succeeded on this side.
 ///
@@ -29,7 +36,14 @@ pub struct Connection {
     peer: SocketAddr,
     cipher: Cipher,
     key_exchange: &'static str,
-    exporter: ExporterSecret,
+    exporter: Exporter,
+}
+
+/// Where keying material comes from.
+enum Exporter {
+    Tcp(ExporterSecret),
+    /// The streams of one connection share theirs.
+    Quic(Arc<Session>),
 }
 
 impl Connection {
@@ -43,18 +57,48 @@ impl Connection {
         }
         let cipher = cipher_of(agreed.suite.suite()).expect("only our suites are offered");
         let key_exchange = agreed.key_exchange.expect("only named groups are offered");
-        let exporter = agreed.exporter.clone();
-        let (stream, incoming, outgoing) = opening.established(agreed)?;
-        let (input, output) = stream.into_split();
-        let sending = Sending(Arc::new(Mutex::new(Outlet { outgoing, socket: output })));
-        let reader = ConnectionReader { incoming, socket: input, sending: sending.clone() };
-        Ok(Self { reader, writer: ConnectionWriter(sending), peer, cipher, key_exchange, exporter })
+        let exporter = Exporter::Tcp(agreed.exporter.clone());
+        let (reader, writer) = tcp::halves(opening, agreed)?;
+        let reader = ConnectionReader(Reader::Tcp(reader));
+        let writer = ConnectionWriter(Writer::Tcp(writer));
+        Ok(Self { reader, writer, peer, cipher, key_exchange, exporter })
+    }
+
+    /// A stream of a QUIC connection.
+    pub(crate) fn from_stream(stream: QuicStream) -> Self {
+        let session = Arc::clone(stream.session());
+        let (reader, writer) = stream.split();
+        Self {
+            reader: ConnectionReader(Reader::Quic(reader)),
+            writer: ConnectionWriter(Writer::Quic(writer)),
+            peer: session.peer(),
+            cipher: session.cipher(),
+            key_exchange: session.key_exchange(),
+            exporter: Exporter::Quic(session),
+        }
+    }
+
+    /// The QUIC connection that it is a stream of.
+    pub(crate) const fn session(&self) -> Option<&Arc<Session>> {
+        match &self.exporter {
+            Exporter::Tcp(_) => None,
+            Exporter::Quic(session) => Some(session),
+        }
     }
 
     /// The other end's address (an IPv4 address even when it came in through an IPv6 socket).
     #[must_use]
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// What carries it.
+    #[must_use]
+    pub const fn carrier(&self) -> Carrier {
+        match self.exporter {
+            Exporter::Tcp(_) => Carrier::Tcp,
+            Exporter::Quic(_) => Carrier::Quic,
+        }
     }
 
     /// The negotiated cipher.
@@ -69,13 +113,18 @@ impl Connection {
         self.key_exchange
     }
 
-    /// Keying material that both ends of this connection, and nobody else, can compute (RFC 8446, section 7.5).
+    /// Keying material that both ends of this connection, and nobody else, can compute (RFC 8446, section 7.5). Over QUIC
+    /// it is the same for all streams of a QUIC connection.
     ///
     /// # Panics
     /// If the label has more than 249 bytes.
     #[must_use]
     pub fn exporter(&self, label: &str) -> [u8; 32] {
-        self.exporter.export(self.cipher, label).expect("the handshake is done, and the label is short")
+        match &self.exporter {
+            Exporter::Tcp(secret) => secret.export(self.cipher, label),
+            Exporter::Quic(session) => session.export(label),
+        }
+        .expect("the handshake is done, and the label is short")
     }
 
     /// The two directions, for separate tasks of one thread.
@@ -89,84 +138,55 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("peer", &self.peer)
+            .field("carrier", &self.carrier())
             .field("cipher", &self.cipher)
             .finish_non_exhaustive()
     }
 }
 
-/// The writing direction's socket and records.
-struct Outlet {
-    outgoing: Outgoing,
-    socket: OwnedWriteHalf,
-}
-
-impl Outlet {
-    /// Gives the socket what is pending, until it has taken all.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.pending().is_empty() {
-            match ready!(Pin::new(&mut self.socket).poll_write(cx, self.outgoing.pending()))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.outgoing.took(count),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Why nothing more may be written, if so.
-    fn check(&self) -> io::Result<()> {
-        match self.outgoing.ended() {
-            None => Ok(()),
-            Some(Ok(())) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the stream was shut down")),
-            Some(Err(error)) => Err(error_of(error)),
-        }
-    }
-
-    /// Has what is to be written sealed, once all before it has left, and sends what the socket takes at once.
-    fn poll_write(
-        &mut self,
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        seal: impl FnOnce(&mut Outgoing) -> Result<usize, rustls::Error>,
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
-        self.check()?;
-        let written = seal(&mut self.outgoing).map_err(|error| error_of(&error))?;
-        if let Poll::Ready(drained) = self.poll_drain(cx) {
-            drained?;
-        }
-        Poll::Ready(Ok(written))
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, buf)
     }
 }
 
-/// The writing direction, which the reading one needs where it has to answer: to a new key, or to a violation. Both are
-/// on one thread, so nobody ever waits for it.
-#[derive(Clone)]
-struct Sending(Arc<Mutex<Outlet>>);
-
-impl Sending {
-    fn lock(&self) -> MutexGuard<'_, Outlet> {
-        self.0.lock().expect("nothing panics while it holds the outlet")
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(cx, bytes)
     }
 
-    /// Ends the session, and tells the peer why if the socket takes it.
-    fn fail(&self, violation: &Violation) {
-        let Outlet { outgoing, socket } = &mut *self.lock();
-        outgoing.fail(violation);
-        // The writer's task keeps its place in the socket's queue; what does not fit is its to send.
-        while let Ok(count @ 1..) = socket.try_write(outgoing.pending()) {
-            outgoing.took(count);
-        }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
     }
 }
 
-/// What the peer sends. Ends after the peer's `close_notify`; [`io::ErrorKind::UnexpectedEof`] without one.
-pub struct ConnectionReader {
-    incoming: Incoming,
-    socket: OwnedReadHalf,
-    sending: Sending,
+/// What the peer sends. Ends after the peer has ended its direction in order; [`io::ErrorKind::UnexpectedEof`] if it did
+/// not.
+pub struct ConnectionReader(Reader);
+
+enum Reader {
+    Tcp(TcpReader),
+    Quic(QuicReader),
 }
 
 /// What is sent to the peer. Flush to be sure that it left; shut down to end the stream cleanly.
-pub struct ConnectionWriter(Sending);
+///
+/// Over QUIC what was flushed is kept until the peer has acknowledged it, and is lost when the connection is dropped: who
+/// needs to know that it arrived shuts down, which waits for that.
+pub struct ConnectionWriter(Writer);
+
+enum Writer {
+    Tcp(TcpWriter),
+    Quic(QuicWriter),
+}
 
 impl AsyncRead for ConnectionReader {
     fn poll_read(
@@ -174,68 +194,50 @@ impl AsyncRead for ConnectionReader {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { incoming, socket, sending } = &mut *self;
-        while buf.remaining() > 0 {
-            let worth = incoming.readable_max().min(buf.remaining());
-            let place = buf.initialize_unfilled_to(worth);
-            let next_key = |update| sending.lock().outgoing.peer_updates(update);
-            match incoming.read(place, next_key) {
-                Ok(Progress::Read(count)) => {
-                    buf.advance(count);
-                    break;
-                }
-                Ok(Progress::Blocked) => {}
-                Ok(Progress::End) => break,
-                Err(violation) => {
-                    sending.fail(&violation);
-                    return Poll::Ready(Err(error_of(&violation.error)));
-                }
-            }
-            let mut room = ReadBuf::new(incoming.room());
-            ready!(Pin::new(&mut *socket).poll_read(cx, &mut room))?;
-            let count = room.filled().len();
-            if count == 0 {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, CUT)));
-            }
-            incoming.put(count);
+        match &mut self.0 {
+            Reader::Tcp(reader) => Pin::new(reader).poll_read(cx, buf),
+            Reader::Quic(reader) => Pin::new(reader).poll_read(cx, buf),
         }
-        Poll::Ready(Ok(()))
     }
 }
 
-const CUT: &str = "the peer closed the connection without saying that this is the end";
-
 impl AsyncWrite for ConnectionWriter {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_write(cx, |outgoing| outgoing.write(bytes))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Writer::Tcp(writer) => Pin::new(writer).poll_write(cx, bytes),
+            Writer::Quic(writer) => Pin::new(writer).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_write(cx, |outgoing| outgoing.write_gathered(slices))
+        match &mut self.0 {
+            Writer::Tcp(writer) => Pin::new(writer).poll_write_vectored(cx, slices),
+            Writer::Quic(writer) => Pin::new(writer).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        match &self.0 {
+            Writer::Tcp(writer) => writer.is_write_vectored(),
+            Writer::Quic(writer) => writer.is_write_vectored(),
+        }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outlet = self.0.lock();
-        ready!(outlet.poll_drain(cx))?;
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Writer::Tcp(writer) => Pin::new(writer).poll_flush(cx),
+            Writer::Quic(writer) => Pin::new(writer).poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outlet = self.0.lock();
-        outlet.outgoing.close();
-        ready!(outlet.poll_drain(cx))?;
-        match ready!(Pin::new(&mut outlet.socket).poll_shutdown(cx)) {
-            // The peer was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            done => Poll::Ready(done),
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Writer::Tcp(writer) => Pin::new(writer).poll_shutdown(cx),
+            Writer::Quic(writer) => Pin::new(writer).poll_shutdown(cx),
         }
     }
 }

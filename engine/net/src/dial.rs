@@ -6,11 +6,14 @@
 
 use crate::connection::Connection;
 use crate::handshake::Opening;
+use crate::quic::{self, Session};
 use crate::tag::{Clock, server_name};
 use crate::tls::{TlsFailure, client_config};
+use crate::transport::Transport;
 use rustls::ClientConfig;
 use sealift_proto::keys::RoSecret;
 use sealift_proto::limits::{HANDSHAKE_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
+use sealift_proto::rate::Rate;
 use sealift_proto::ticket::{Address, HostName};
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -18,7 +21,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
@@ -104,21 +107,44 @@ impl Default for DialTiming {
     }
 }
 
-/// Opens connections for one job.
+/// Opens connections for one job. Clones are one dialer: what one opened, the others open further streams of.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     ro: RoSecret,
     config: Arc<ClientConfig>,
     clock: Clock,
     timing: DialTiming,
+    transport: Transport,
+    limit: Option<Rate>,
+    /// The QUIC connection that was dialled last, if anybody still uses it.
+    session: Arc<Mutex<Weak<Session>>>,
 }
 
 impl Dialer {
-    /// A dialer with the system's clock and the usual timing.
+    /// A dialer over TCP with the system's clock and the usual timing.
     #[must_use]
     pub fn new(ro: RoSecret) -> Self {
-        let config = client_config(&ro);
-        Self { ro, config, clock: Clock::system(), timing: DialTiming::default() }
+        Self {
+            config: client_config(&ro),
+            ro,
+            clock: Clock::system(),
+            timing: DialTiming::default(),
+            transport: Transport::Tcp,
+            limit: None,
+            session: Arc::default(),
+        }
+    }
+
+    /// The same, over another transport.
+    #[must_use]
+    pub fn with_transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// The same, for a receiver that takes no more than this: less is let come ahead.
+    #[must_use]
+    pub fn with_limit(self, limit: Option<Rate>) -> Self {
+        Self { limit, ..self }
     }
 
     /// The same, by another clock.
@@ -142,20 +168,41 @@ impl Dialer {
     pub async fn dial(&self, addresses: &[Address]) -> Result<(Connection, SocketAddr), DialError> {
         let connection = Race::new(self, addresses).run().await?;
         let address = connection.peer_addr();
+        *self.session() = connection.session().map(Arc::downgrade).unwrap_or_default();
         Ok((connection, address))
     }
 
-    /// Connects to one address: further connections go where the first one went.
+    /// Connects to one address: further connections go where the first one went. Where that was a QUIC connection which
+    /// is still there, this is a further stream of it.
     ///
     /// # Errors
     /// With the one attempt.
     pub async fn dial_one(&self, address: SocketAddr) -> Result<Connection, DialError> {
-        self.attempt(address).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+        let session =
+            self.session().upgrade().filter(|session| session.is_open() && session.peer() == address);
+        let connecting = async {
+            match session {
+                Some(session) => quic::open(&session).await.map(Connection::from_stream),
+                None => self.connect(address).await,
+            }
+        };
+        self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
+    }
+
+    fn session(&self) -> MutexGuard<'_, Weak<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<Connection, Attempt> {
-        let connecting = timeout(self.timing.attempt_timeout, self.connect(address)).await;
-        let failure = match connecting {
+        self.in_time(address, self.connect(address)).await
+    }
+
+    async fn in_time(
+        &self,
+        address: SocketAddr,
+        connecting: impl Future<Output = Result<Connection, TlsFailure>>,
+    ) -> Result<Connection, Attempt> {
+        let failure = match timeout(self.timing.attempt_timeout, connecting).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(failure)) => failure,
             Err(_) => TlsFailure::Io(io::ErrorKind::TimedOut.into()),
@@ -169,6 +216,19 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        match self.transport {
+            Transport::Quic => self.connect_quic(address).await,
+            Transport::Tcp | Transport::Auto => self.connect_tcp(address).await,
+        }
+    }
+
+    async fn connect_quic(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        let config = quic::client_config(&self.config, self.limit);
+        let name = server_name(&self.ro, self.clock.day());
+        quic::connect(config, address, &name.to_str()).await.map(Connection::from_stream)
+    }
+
+    async fn connect_tcp(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
         let mut opening = Opening::new(TcpStream::connect(address).await?)?;
         let name = server_name(&self.ro, self.clock.day());
         let agreed = opening.connect(&self.config, name).await?;

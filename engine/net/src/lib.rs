@@ -1,9 +1,9 @@
-//! Sealift's wire side: TLS 1.3 over TCP, opened by a job's read-only secret.
+//! Sealift's wire side: TLS 1.3 over TCP and QUIC, opened by a job's read-only secret.
 //!
 //! Owns sockets, the handshake and who may take part in it: [`Listener`] → [`Incoming`] → [`Acceptor`] on the serving
 //! side, [`Dialer`] on the other, and on both a [`Connection`]: an ordered, encrypted stream of bytes.
-//! It runs on whatever current-thread tokio runtime it is called from, starts no thread and no task of its own,
-//! and installs nothing process-wide. It knows nothing of frames, messages, manifests or disks, and never says to
+//! It runs on whatever current-thread tokio runtime it is called from, starts no thread, and no task but those that carry
+//! QUIC, and installs nothing process-wide. It knows nothing of frames, messages, manifests or disks, and never says to
 //! the outside which jobs exist.
 
 #![forbid(unsafe_code)]
@@ -19,10 +19,12 @@ mod gate;
 mod handshake;
 mod limit;
 mod listen;
+mod quic;
 mod record;
 mod rpk;
 mod tag;
 mod tls;
+mod transport;
 
 pub use accept::{
     Accepted, Acceptor, AcceptorOptions, DecoySecret, HandshakeError, JobIndex, Refusal, ServedJob,
@@ -37,3 +39,4 @@ pub use limit::Limiter;
 pub use listen::{Incoming, Listener};
 pub use tag::Clock;
 pub use tls::is_rejection;
+pub use transport::{Carrier, Transport, UnknownTransport};

@@ -1,10 +1,14 @@
-//! The listening socket: takes TCP connections in and hands them on, unread.
+//! The listening sockets: take TCP connections and QUIC connections and streams in, and hand them on, unread.
 //!
 //! Accepting outlives everything: out of descriptors, aborted connections, a network that went away. Never talks to a
 //! peer; that is the acceptor's.
 
+use crate::gate::HandshakeGate;
+use crate::quic::{self, QuicListener};
+use crate::transport::Transport;
 use sealift_proto::limits::HANDSHAKE_TIMEOUT_MS;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,17 +21,30 @@ const BACKLOG: i32 = 1024;
 const BACKOFF: Duration = Duration::from_millis(100);
 const _: () = assert!(BACKOFF.as_millis() < HANDSHAKE_TIMEOUT_MS as u128);
 
-/// A listening TCP socket.
+/// With both transports on any free port: how many are tried until one is free for both.
+const PORTS_TRIED_MAX: usize = 16;
+
+/// A listening TCP socket, a UDP socket of the same port, or one of the two.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    tcp: Option<TcpListener>,
+    quic: Option<QuicListener>,
     local: SocketAddr,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A connection.
+    Tcp(std::net::TcpStream),
+    /// A connection or one of its streams.
+    Quic(quic::Arrival),
 }
 
 /// A connection that came in and has not been read from. May be handed to another thread's runtime.
 #[derive(Debug)]
 pub struct Incoming {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) arrival: Arrival,
     pub(crate) peer: SocketAddr,
     /// The handshake's deadline counts from here, however long the connection waits for its shard.
     pub(crate) accepted_at: Instant,
@@ -42,7 +59,7 @@ impl Incoming {
 }
 
 impl Listener {
-    /// Listens on an address; on an IPv6 one for IPv4 too. Port 0 takes a free port.
+    /// Listens for TCP on an address; on an IPv6 one for IPv4 too. Port 0 takes a free port.
     ///
     /// # Errors
     /// As the system says: the port is taken, the address is not ours, IPv6 is off.
@@ -50,18 +67,45 @@ impl Listener {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled. The listener belongs to that runtime.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
+        let tcp = bind_tcp(address)?;
+        let local = tcp.local_addr()?;
+        Ok(Self { tcp: Some(tcp), quic: None, local })
+    }
+
+    /// Listens for what the transport allows, on one port. The gate says when peers have to show that their addresses are
+    /// theirs.
+    ///
+    /// # Errors
+    /// As with [`Listener::bind`], for either of the sockets.
+    ///
+    /// # Panics
+    /// As with [`Listener::bind`].
+    pub fn bind_for(address: SocketAddr, transport: Transport, gate: &HandshakeGate) -> io::Result<Self> {
+        let quic = |address| QuicListener::bind(address, gate.clone());
+        match transport {
+            Transport::Tcp => Self::bind(address),
+            Transport::Quic => {
+                let quic = quic(address)?;
+                let local = quic.local_addr()?;
+                Ok(Self { tcp: None, quic: Some(quic), local })
+            }
+            Transport::Auto => {
+                let mut tries = PORTS_TRIED_MAX;
+                loop {
+                    let bound = Self::bind(address)?;
+                    tries -= 1;
+                    match quic(bound.local) {
+                        Ok(quic) => return Ok(Self { quic: Some(quic), ..bound }),
+                        // That port is another's for UDP; any other will do.
+                        Err(error)
+                            if address.port() == 0
+                                && error.kind() == io::ErrorKind::AddrInUse
+                                && tries > 0 => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
         }
-        // A restart need not wait for the old connections' TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let socket = TcpListener::from_std(socket.into())?;
-        let local = socket.local_addr()?;
-        Ok(Self { socket, local })
     }
 
     /// The address it listens on, with the port it was given.
@@ -70,19 +114,52 @@ impl Listener {
         self.local
     }
 
-    /// The next connection. Does not fail: waits and goes on after errors. Cancel-safe.
+    /// The next connection, or stream of one that is established. Does not fail: waits and goes on after errors.
+    /// Cancel-safe.
     pub async fn accept(&self) -> Incoming {
-        let (stream, peer) = persist(|| async {
-            let (stream, peer) = self.socket.accept().await?;
-            Ok((stream.into_std()?, peer))
-        })
-        .await;
-        Incoming { stream, peer: unmapped(peer), accepted_at: Instant::now() }
+        tokio::select! {
+            (stream, peer) = accept_tcp(self.tcp.as_ref()) => {
+                let arrival = Arrival::Tcp(stream);
+                Incoming { arrival, peer: unmapped(peer), accepted_at: Instant::now() }
+            }
+            (arrival, peer, accepted_at) = accept_quic(self.quic.as_ref()) => {
+                Incoming { arrival: Arrival::Quic(arrival), peer, accepted_at }
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart need not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept_tcp(socket: Option<&TcpListener>) -> (std::net::TcpStream, SocketAddr) {
+    let Some(socket) = socket else { return pending().await };
+    persist(|| async {
+        let (stream, peer) = socket.accept().await?;
+        Ok((stream.into_std()?, peer))
+    })
+    .await
+}
+
+async fn accept_quic(listener: Option<&QuicListener>) -> (quic::Arrival, SocketAddr, Instant) {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
     }
 }
 
 /// An IPv4 peer of a dual-stack socket, by its own address. (A link-local IPv6 one keeps its scope.)
-fn unmapped(peer: SocketAddr) -> SocketAddr {
+pub(crate) fn unmapped(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         IpAddr::V4(ip) => (ip, peer.port()).into(),
         IpAddr::V6(_) => peer,

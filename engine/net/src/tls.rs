@@ -104,18 +104,23 @@ fn rustls_error(error: &io::Error) -> Option<&Error> {
 fn is_about_keys(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => true,
-        Error::AlertReceived(alert) => matches!(
-            alert,
-            AlertDescription::AccessDenied
-                | AlertDescription::BadCertificate
-                | AlertDescription::CertificateRequired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::DecryptError
-                | AlertDescription::UnknownCA
-                | AlertDescription::UnsupportedCertificate
-        ),
+        Error::AlertReceived(alert) => alert_is_about_keys(*alert),
         _ => false,
     }
+}
+
+/// Whether an alert says that a key was not accepted.
+pub(crate) const fn alert_is_about_keys(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 /// Whether an error from an established [`Connection`](crate::Connection) means that the peer refused our key.

@@ -14,5 +14,6 @@ mod relay;
 mod replica;
 mod replicate;
 mod resume_sender;
+mod transport;
 mod vectors;
 mod verify;

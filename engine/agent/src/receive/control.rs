@@ -4,7 +4,8 @@
 
 use super::Event;
 use sealift_net::{
-    ConnectionReader, ConnectionWriter, DialError, Dialer, FrameReader, FrameWriter, ReadError, is_rejection,
+    Carrier, ConnectionReader, ConnectionWriter, DialError, Dialer, FrameReader, FrameWriter, ReadError,
+    is_rejection,
 };
 use sealift_proto::limits::{DEAD_PEER_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, PING_INTERVAL_MS};
 use sealift_proto::manifest::SegmentSeq;
@@ -25,6 +26,8 @@ pub enum Heard {
     Open {
         /// Where the sender was found.
         address: SocketAddr,
+        /// What the connection goes over.
+        carrier: Carrier,
         /// Its answer.
         welcome: Welcome,
     },
@@ -57,8 +60,8 @@ pub async fn run(
     let tell = |heard| events.send(Event::Control(number, heard));
     let last = match open(&dialer, &addresses, next_segment).await {
         Err(heard) => heard,
-        Ok((address, welcome, session, mut reader, mut writer)) => {
-            if tell(Heard::Open { address, welcome }).await.is_err() {
+        Ok((address, carrier, welcome, session, mut reader, mut writer)) => {
+            if tell(Heard::Open { address, carrier, welcome }).await.is_err() {
                 return;
             }
             let (alive, silence) = mpsc::channel(1);
@@ -74,10 +77,12 @@ pub async fn run(
     let _ = tell(last).await;
 }
 
-type Opened = (SocketAddr, Welcome, Session, FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
+type Opened =
+    (SocketAddr, Carrier, Welcome, Session, FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
 
 async fn open(dialer: &Dialer, addresses: &[Address], next_segment: SegmentSeq) -> Result<Opened, Heard> {
     let (connection, address) = dialer.dial(addresses).await.map_err(Heard::Failed)?;
+    let carrier = connection.carrier();
     let (reader, writer) = connection.split();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Control);
@@ -99,7 +104,7 @@ async fn open(dialer: &Dialer, addresses: &[Address], next_segment: SegmentSeq) 
         .await
         .unwrap_or_else(|_| Err(Heard::Lost("the sender did not answer in time".into())));
     match greeted {
-        Ok(welcome) => Ok((address, welcome, session, reader, writer)),
+        Ok(welcome) => Ok((address, carrier, welcome, session, reader, writer)),
         Err(heard) => {
             close_if_broken(&heard, &mut writer).await;
             Err(heard)

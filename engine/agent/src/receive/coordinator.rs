@@ -95,7 +95,9 @@ impl Coordinator {
             verify: options.verify,
             on_conflict: options.on_conflict,
         };
-        let dialer = Dialer::new(options.ticket.ro_secret.clone());
+        let dialer = Dialer::new(options.ticket.ro_secret.clone())
+            .with_transport(options.transport)
+            .with_limit(options.limiter.rate());
         let now = Instant::now();
         Ok(Self {
             options,

@@ -30,7 +30,7 @@ pub use delete::MaxDelete;
 use failure::Failure;
 use local::{Before, Context, Found, Prepared};
 use place::Placed;
-use sealift_net::Limiter;
+use sealift_net::{Limiter, Transport};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::RootHash;
 use sealift_proto::path::SafePath;
@@ -155,6 +155,8 @@ pub struct ReceiveOptions {
     pub verify: Verify,
     /// How fast blocks are received, over all connections.
     pub limiter: Arc<Limiter>,
+    /// What the session goes over.
+    pub transport: Transport,
     /// Data connections.
     pub connections: usize,
     /// Whether set-user-id, set-group-id and sticky bits are kept.

@@ -30,7 +30,7 @@ pub async fn run(
     session: Session,
     (reader, writer): &mut Halves,
 ) -> Result<(), Ended> {
-    let _ = serving.happened.send(Happened::Connected(serve.peer)).await;
+    let _ = serving.happened.send(Happened::Connected(serve.peer, serve.carrier)).await;
     let (frames, mut heard) = mpsc::channel(FRAMES_AHEAD_MAX);
     // Reading a frame must not be given up half-way, so it goes on beside everything else.
     let reading = read(reader, session, frames);

@@ -27,7 +27,9 @@ use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
 use recent::Recent;
 use scan::{Scan, Scanning, Totals};
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob};
+use sealift_net::{
+    Acceptor, AcceptorOptions, Cipher, HandshakeGate, Limiter, Listener, ServedJob, Transport,
+};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
@@ -69,6 +71,8 @@ pub struct SendOptions {
     pub hash: HashAlgorithm,
     /// The cipher of the sessions.
     pub cipher: Cipher,
+    /// What sessions may go over.
+    pub transport: Transport,
     /// Data connections that one receiver may open.
     pub connections: usize,
     /// The job whose keys and chain are gone on with; without one they are of this run alone.
@@ -113,7 +117,8 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         }
         (Some(_), Err(_)) => return Err(state.expect_err("just looked")),
     };
-    let listener = bind(options.bind)?;
+    let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
+    let listener = bind(options.bind, options.transport, &acceptor_options.gate)?;
     let ticket = Ticket {
         ro_secret: seed.ro_secret(),
         verify_key: seed.verify_key(),
@@ -147,7 +152,6 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
 
     let goodbyes = watch::Sender::new(false);
     let (happened, news) = mpsc::channel(HAPPENED_MAX);
-    let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
     let job = ServedJob { ro: ticket.ro_secret.clone(), cipher: options.cipher };
     let serving = Arc::new(Serving {
         acceptor: Acceptor::new(vec![job], acceptor_options),
@@ -286,9 +290,9 @@ impl Tally {
     ) -> Option<Ending> {
         let reporter = &serving.reporter;
         match happened {
-            Happened::Connected(peer) => {
+            Happened::Connected(peer, carrier) => {
                 self.begun.get_or_insert_with(Instant::now);
-                reporter.tell(&Event::Connected { peer: peer.to_string() });
+                reporter.tell(&Event::Connected { peer: peer.to_string(), transport: carrier.name() });
                 None
             }
             Happened::Refused(peer, reason) => {
@@ -350,16 +354,21 @@ fn finish_of(failed: u64) -> Finish {
     if failed == 0 { Finish::Complete } else { Finish::Partial }
 }
 
-fn bind(address: Option<SocketAddr>) -> Result<Listener, RunError> {
+fn bind(
+    address: Option<SocketAddr>,
+    transport: Transport,
+    gate: &HandshakeGate,
+) -> Result<Listener, RunError> {
+    let bind = |address| Listener::bind_for(address, transport, gate);
     let listener = match address {
-        Some(address) => Listener::bind(address).map_err(|error| (address, error)),
+        Some(address) => bind(address).map_err(|error| (address, error)),
         None => {
             let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DATA_PORT));
             let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DATA_PORT));
-            match Listener::bind(any6) {
+            match bind(any6) {
                 // A host without IPv6.
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                    Listener::bind(any4).map_err(|error| (any4, error))
+                    bind(any4).map_err(|error| (any4, error))
                 }
                 bound => bound.map_err(|error| (any6, error)),
             }

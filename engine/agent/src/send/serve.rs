@@ -9,7 +9,8 @@ use super::recent::Recent;
 use super::{control, data};
 use crate::report::Reporter;
 use sealift_net::{
-    Acceptor, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, Limiter, ReadError,
+    Acceptor, Carrier, ConnectionReader, ConnectionWriter, FrameReader, FrameWriter, Incoming, Limiter,
+    ReadError,
 };
 use sealift_proto::block::FileId;
 use sealift_proto::limits::{FETCHES_OUTSTANDING_MAX, SESSIONS_MAX};
@@ -57,6 +58,8 @@ pub struct Serving {
 pub struct Serve {
     /// Where it dialled from.
     pub peer: SocketAddr,
+    /// What its control connection goes over.
+    pub carrier: Carrier,
     /// Payload bytes that were sent to it.
     pub sent_bytes: AtomicU64,
     /// Its data connections.
@@ -68,7 +71,7 @@ pub struct Serve {
 /// What happens to a sender.
 pub enum Happened {
     /// A receiver has begun.
-    Connected(SocketAddr),
+    Connected(SocketAddr, Carrier),
     /// A receiver has all that it could get.
     Finished(SocketAddr, Finished, u64),
     /// A receiver went away before that; payload bytes that were sent to it.
@@ -141,6 +144,7 @@ pub async fn serve(io: BlockIo, serving: Arc<Serving>, incoming: Incoming) {
         Err(error) => return serving.refused(peer, error.to_string()),
     };
     let mut auth = accepted.auth;
+    let carrier = accepted.connection.carrier();
     let (reader, writer) = accepted.connection.split();
     let mut halves = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Sender, Purpose::Control);
@@ -150,7 +154,7 @@ pub async fn serve(io: BlockIo, serving: Arc<Serving>, incoming: Incoming) {
     };
     drop(auth);
     let ended = match greeted {
-        Ok(hello) => open(io, &serving, peer, hello, session, &mut halves).await,
+        Ok(hello) => open(io, &serving, (peer, carrier), hello, session, &mut halves).await,
         Err(ended) => Err(ended),
     };
     if let Err(Ended::Refused(code, reason)) = ended {
@@ -182,7 +186,7 @@ async fn greet(reader: &mut FrameReader<ConnectionReader>, session: &mut Session
 async fn open(
     io: BlockIo,
     serving: &Arc<Serving>,
-    peer: SocketAddr,
+    (peer, carrier): (SocketAddr, Carrier),
     hello: Hello,
     mut session: Session,
     halves: &mut Halves,
@@ -201,6 +205,7 @@ async fn open(
             getrandom::fill(&mut name).map_err(no_randomness)?;
             let serve = Arc::new(Serve {
                 peer,
+                carrier,
                 sent_bytes: AtomicU64::new(0),
                 connections: AtomicUsize::new(0),
                 ended: watch::Sender::new(false),

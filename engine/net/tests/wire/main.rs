@@ -6,6 +6,7 @@
 )]
 
 mod hostile;
+mod quic;
 mod race;
 mod refusals;
 mod sessions;

@@ -2,13 +2,15 @@
 
 use crate::support::{TODAY, secret};
 use ed25519_dalek::{Signer as _, SigningKey};
+use quinn::ConnectionError;
+use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, SignatureAlgorithm, SignatureScheme};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -64,18 +66,39 @@ impl Stranger {
         }
     }
 
-    pub async fn try_at(&self, server: SocketAddr) -> Heard {
-        let seen = Arc::new(AnyServer::default());
+    /// Its part of a handshake, which notes the key that the server shows.
+    fn config(&self, seen: Arc<AnyServer>) -> rustls::ClientConfig {
         let own = CertifiedKey::new(vec![self.claims.clone().into()], Arc::new(Key(self.key.clone())));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(seen.clone())
+            .with_custom_certificate_verifier(seen)
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(own))));
         config.alpn_protocols = self.alpn.iter().map(|alpn| alpn.to_vec()).collect();
         config.enable_sni = self.name.is_some();
+        config
+    }
+
+    /// The same over QUIC: the key that the server showed, and how it ended.
+    pub async fn try_over_quic(&self, server: SocketAddr) -> (Vec<u8>, ConnectionError) {
+        let seen = Arc::new(AnyServer::default());
+        let tls = QuicClientConfig::try_from(self.config(Arc::clone(&seen))).unwrap();
+        let endpoint = quinn::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let name = self.name.as_deref().unwrap_or("nobody.invalid");
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        let end = match endpoint.connect_with(config, server, name).unwrap().await {
+            Ok(connection) => connection.closed().await,
+            Err(error) => error,
+        };
+        let server_key = seen.0.lock().unwrap().clone();
+        (server_key, end)
+    }
+
+    pub async fn try_at(&self, server: SocketAddr) -> Heard {
+        let seen = Arc::new(AnyServer::default());
+        let config = self.config(Arc::clone(&seen));
         let name = ServerName::try_from(self.name.clone().unwrap_or("nobody.invalid".to_owned())).unwrap();
         let heard = Arc::default();
         let tap = Tap { stream: TcpStream::connect(server).await.unwrap(), heard: Arc::clone(&heard) };

@@ -2,7 +2,7 @@
 
 use sealift_net::{
     Accepted, Acceptor, AcceptorOptions, Cipher, Clock, Connection, Dialer, HandshakeError, Listener,
-    ServedJob,
+    ServedJob, Transport,
 };
 use sealift_proto::keys::RoSecret;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,6 +42,18 @@ impl Server {
         change(&mut options);
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         Self { listener, acceptor: Acceptor::new(jobs, options) }
+    }
+
+    /// One that listens for QUIC.
+    pub fn over_quic(jobs: Vec<ServedJob>) -> Self {
+        Self::over_quic_with(jobs, |_| {})
+    }
+
+    pub fn over_quic_with(jobs: Vec<ServedJob>, change: impl FnOnce(&mut AcceptorOptions)) -> Self {
+        let mut server = Self::with(jobs, change);
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        server.listener = Listener::bind_for(address, Transport::Quic, server.acceptor.gate()).unwrap();
+        server
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -97,7 +97,7 @@ impl DataConnection {
 impl Coordinator {
     pub(super) fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
         match heard {
-            Heard::Open { address, welcome } => {
+            Heard::Open { address, carrier, welcome } => {
                 if *self.link.snapshot.get_or_insert(welcome.snapshot) != welcome.snapshot {
                     // By our numbers it would give other files.
                     return Err(RunError::NewSnapshot);
@@ -108,7 +108,7 @@ impl Coordinator {
                 self.link.open_since = now;
                 self.link.has_given = false;
                 self.slots = (0..self.options.connections).map(|_| Slot::Free(now)).collect();
-                self.reporter.tell(&Told::Connected { peer: address.to_string() });
+                self.reporter.tell(&Told::Connected { peer: address.to_string(), transport: carrier.name() });
             }
             Heard::Segment(bytes) => {
                 if self.link.credit == 0 {

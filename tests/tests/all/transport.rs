@@ -1,0 +1,103 @@
+//! Replication over QUIC: the same trees, keys, limits and ends as over TCP.
+#![allow(clippy::unwrap_used)]
+
+use crate::replicate::Place;
+use sealift_proto::keys::RoSecret;
+use sealift_proto::ticket::Ticket;
+use sealift_tests::process::{Outcome, Receive, Run, Sender};
+use sealift_tests::tree::{self, SpecialModes, assert_same, large_file, small_files};
+use std::net::UdpSocket;
+use std::time::Instant;
+
+const MIB: u64 = 1 << 20;
+const QUIC: &[&str] = &["--transport=quic"];
+
+/// What a session went over, as one end tells it.
+fn carriers(outcome: &Outcome) -> Vec<String> {
+    let told = outcome.named("connected");
+    told.map(|event| event["transport"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_tree_of_oddities_is_the_same_over_quic() {
+    let place = Place::new();
+    tree::oddities(&place.src, 1);
+    let (sent, received) = place.replicate(&[], QUIC);
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+    assert_eq!(carriers(&received), ["quic"]);
+    assert_eq!(carriers(&sent), ["quic"]);
+    assert_eq!(sent.total("bytes_transferred"), received.total("bytes_transferred"));
+}
+
+#[test]
+fn large_files_go_over_many_streams_by_ipv6() {
+    let place = Place::new();
+    large_file(&place.src.join("large"), 40 * MIB + 7, 1);
+    small_files(&place.src.join("small"), 200, 1);
+    let run = Run::with(["send", "--json", "--bind", "[::1]:0", "--transport=quic"]).arg(&place.src);
+    let sender = Sender::of(run);
+    let received = sender.receive(&place.dst, &["--transport=quic", "--connections=7"]).expect(0);
+    assert_eq!(carriers(&received), ["quic"]);
+    drop(sender.stop().expect(0));
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+}
+
+#[test]
+fn a17_a_wrong_key_is_refused_over_quic() {
+    let place = Place::new();
+    small_files(&place.src, 3, 1);
+    let sender = Sender::start([&place.src], &[]);
+    let ticket = Ticket::decode(&sender.ticket).unwrap();
+    let wrong = Ticket { ro_secret: RoSecret::from_bytes(&[7; 32]), ..ticket };
+    let refused = Receive::run(&wrong.encode(), &place.dst, QUIC).expect(4);
+    assert!(refused.message().contains("not authorized"), "{refused:?}");
+    let sent = sender.stop().expect(0);
+    assert_eq!(sent.named("connected").count(), 0);
+    assert_eq!(sent.named("refused").count(), 1);
+}
+
+#[test]
+fn a_sender_that_has_tcp_alone_is_found_to_be_unreachable_by_quic_at_once() {
+    let place = Place::new();
+    small_files(&place.src, 3, 1);
+    let sender = Sender::start([&place.src], &["--transport=tcp"]);
+    let port = Ticket::decode(&sender.ticket).unwrap().addresses[0].to_string();
+    assert!(UdpSocket::bind(&port).is_ok(), "nothing listens there");
+    let begun = Instant::now();
+    drop(Receive::run(&sender.ticket, &place.dst, &["--transport=quic", "--retry-for=0"]).expect(5));
+    assert!(begun.elapsed().as_secs() < 8, "it is not waited for");
+    drop(sender.receive(&place.dst, &["--transport=tcp"]).expect(0));
+    drop(sender.stop().expect(0));
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+}
+
+/// Replicates 6 MiB at no more than 2 MiB a second.
+fn takes_its_time(at_sender: &[&str], at_receiver: &[&str]) {
+    let place = Place::new();
+    large_file(&place.src.join("large"), 6 * MIB, 1);
+    small_files(&place.src.join("small"), 20, 1);
+    let sender = Sender::start([&place.src], at_sender);
+    let begun = Instant::now();
+    let received = sender.receive(&place.dst, at_receiver).expect(0);
+    let took = begun.elapsed().as_secs_f64();
+    drop(sender.stop().expect(0));
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+    assert_eq!(carriers(&received), ["quic"]);
+    assert!(took >= 2.8, "{took} s");
+}
+
+#[test]
+fn a_sender_keeps_to_its_limit_over_quic() {
+    takes_its_time(&["--bwlimit=2M"], QUIC);
+}
+
+#[test]
+fn a_receiver_keeps_to_its_limit_over_quic() {
+    takes_its_time(&[], &["--bwlimit=2M", "--transport=quic"]);
+}
+
+#[test]
+fn a_transport_that_is_none_is_refused() {
+    let place = Place::new();
+    drop(Run::send([&place.src]).arg("--transport=udp").finish().expect(2));
+}
