@@ -51,7 +51,7 @@ pub struct Table {
 type Column = (&'static str, fn(&Summary) -> Option<String>);
 
 /// What a table shows of contestants. Columns that would be empty are left out.
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 18] = [
     ("median", |summary| Some(show_seconds(summary.seconds.median))),
     ("min", |summary| Some(show_seconds(summary.seconds.min))),
     ("max", |summary| Some(show_seconds(summary.seconds.max))),
@@ -69,6 +69,12 @@ const COLUMNS: [Column; 16] = [
     ("least share", |summary| of_network(summary, |network| network.least_share).map(percent)),
     ("beside, Mb/s", |summary| {
         of_network(summary, |network| network.beside_megabits_per_second).map(|rate| format!("{rate:.1}"))
+    }),
+    ("late", |summary| {
+        of_network(summary, |network| network.late_milliseconds_p99).map(|late| format!("{late:.1} ms"))
+    }),
+    ("cut off", |summary| {
+        summary.network.as_ref().filter(|network| network.cut_off).map(|_| "cut off".to_owned())
     }),
     ("left the source", |summary| of_network(summary, |network| network.source_share).map(times)),
     ("between zones", |summary| of_network(summary, |network| network.between_share).map(times)),

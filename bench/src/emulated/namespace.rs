@@ -181,8 +181,8 @@ pub fn enter(name: &str) -> Outcome<()> {
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).or_failure(cannot)
 }
 
-/// Removes namespaces of runs that are over and could not do it themselves.
-fn clear() {
+/// Removes namespaces of processes that are over and could not do it themselves.
+pub fn clear() {
     for entry in std::fs::read_dir(PLACE).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::num::NonZeroU64;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -122,9 +123,7 @@ struct Mover {
 
 impl Mover {
     fn run(mut self) {
-        // Before all that it carries for. Both only make its times better.
-        let _ = rustix::process::setpriority_process(None, -20);
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1000));
+        go_before_others();
         while !self.shared.over.load(Ordering::Relaxed) {
             let mut came = false;
             for from in 0..2 {
@@ -201,6 +200,16 @@ impl Mover {
     fn wait(&self, time: Duration) {
         poll_for(&mut self.devices.each_ref().map(|device| PollFd::new(device, PollFlags::IN)), time);
     }
+}
+
+/// Has this thread run whenever it can, before all that it carries for. Whatever of it does not work, only makes its times
+/// worse, which are told.
+fn go_before_others() {
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1000));
+    let _ = rustix::process::setpriority_process(None, -20);
+    // Real-time scheduling, by util-linux.
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let _ = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).stderr(Stdio::null()).status();
 }
 
 /// Lets packets come, however many.

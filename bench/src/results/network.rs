@@ -96,6 +96,9 @@ pub struct NetworkSummary {
     pub beside_megabits_per_second: Option<Spread>,
     /// Whether rounds were cut off.
     pub cut_off: bool,
+    /// [`Wan::late_milliseconds_p99`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub late_milliseconds_p99: Option<Spread>,
     /// [`Swarm::source_share`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source_share: Option<Spread>,
@@ -127,6 +130,7 @@ impl NetworkSummary {
             }),
             beside_megabits_per_second: spread(|round| round.beside_megabits_per_second),
             cut_off: wan.iter().any(|round| round.cut_off),
+            late_milliseconds_p99: spread(|round| Some(round.late_milliseconds_p99)),
             source_share: of_swarm(|round| round.source_share),
             between_share: of_swarm(|round| round.between_share),
         })

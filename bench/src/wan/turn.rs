@@ -127,6 +127,13 @@ impl Turn<'_> {
         let first_done = first_done.into_inner().ok().flatten().unwrap_or_else(|| path.tallies()[0].clone());
         let cut_off = took >= limit && ran.iter().any(Result::is_err);
         if cut_off {
+            for failure in ran.iter().filter_map(|ran| ran.as_ref().err()) {
+                eprintln!("  cut off: {failure}");
+            }
+            // Without any rate, there is nothing to be said of it.
+            if path.tallies()[0].of(0..self.args.flows).passed().payload_bytes == 0 {
+                return Err(Failure("nothing had arrived when its time was over".into()));
+            }
             return Ok(Copied { seconds: limit.as_secs_f64(), ran: Vec::new(), first_done, cut_off });
         }
         let ran = ran.into_iter().collect::<Outcome<Vec<_>>>()?;

@@ -3,6 +3,7 @@
 mod arch;
 mod attributes;
 mod control;
+mod emulated;
 mod faults;
 mod home;
 mod hostile_receiver;
