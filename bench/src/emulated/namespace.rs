@@ -1,6 +1,7 @@
 //! Network namespaces, by the `ip` command: each is a host of its own, with nothing in it but its loopback interface.
 
 use crate::failure::{Failure, OrFailure as _, Outcome, failure};
+use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::fs::File;
@@ -114,9 +115,11 @@ impl Namespace {
             return Ok(());
         }
         // One that only privileged programs may choose cannot be the default of a namespace. It is allowed to all for as
-        // long as it takes to say so.
+        // long as it takes to say so; the lock keeps apart those who do that at once.
         const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
         let cannot = || format!("cannot use the congestion control {name:?}");
+        let lock = File::open(PLACE).or_failure(cannot)?;
+        flock(&lock, FlockOperation::LockExclusive).or_failure(cannot)?;
         let allowed = std::fs::read_to_string(ALLOWED).or_failure(cannot)?;
         std::fs::write(ALLOWED, format!("{} {name}", allowed.trim())).or_failure(cannot)?;
         let set = self.sysctl(DEFAULT, name);
