@@ -5,7 +5,9 @@ use crate::disk::{self, DiskArgs};
 use crate::failure::Outcome;
 use crate::hash::{self, HashArgs};
 use crate::report::{self, ReportArgs};
+use crate::swarm::{self, SwarmArgs};
 use crate::transfer::{self, TransferArgs};
+use crate::wan::{self, WanArgs};
 use crate::wire::{self, WireArgs};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +35,10 @@ enum Command {
     Disk(DiskArgs),
     /// TCP, plain and with TLS 1.3, over some connections.
     Wire(WireArgs),
+    /// Whole transfers over an emulated long link, each copy checked. Needs root and iproute2.
+    Wan(Box<WanArgs>),
+    /// One source and many receivers on emulated hosts, each copy checked. Needs root and iproute2.
+    Swarm(Box<SwarmArgs>),
     /// A page with tables and plots, of results that were kept as JSON.
     Report(ReportArgs),
 }
@@ -57,6 +63,8 @@ fn run(command: Command) -> Outcome<bool> {
         Command::Aead(args) => aead::run(&args),
         Command::Disk(args) => disk::run(&args),
         Command::Wire(args) => wire::run(&args),
+        Command::Wan(args) => wan::run(&args),
+        Command::Swarm(args) => swarm::run(&args),
         Command::Report(args) => report::run(&args),
     }
 }

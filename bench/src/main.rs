@@ -1,5 +1,5 @@
-//! The `sealift-bench` binary: measures Sealift beside other tools (`transfer`), and what its stages cost (`hash`,
-//! `aead`, `disk`, `wire`).
+//! The `sealift-bench` binary: measures Sealift beside other tools (`transfer`), over emulated networks (`wan`,
+//! `swarm`), and what its stages cost (`hash`, `aead`, `disk`, `wire`).
 //!
 //! Owns how figures are taken: contestants take turns in the same run, every figure is the median over rounds, a
 //! ratio is taken within a round. Never is a part of Sealift: nothing depends on it.
@@ -9,22 +9,25 @@ mod aead;
 mod cli;
 mod data;
 mod disk;
-mod failure;
 mod hash;
 mod html;
 mod machine;
 mod measure;
 mod output;
+mod place;
 mod report;
 mod results;
 mod stats;
+mod swarm;
 mod tools;
 mod transfer;
 mod tree;
 mod turns;
 mod units;
+mod wan;
 mod wire;
 
+use sealift_bench::failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -9,6 +9,7 @@ pub mod child;
 
 use crate::failure::{Failure, OrFailure as _, Outcome, failure};
 use crate::results::End;
+use crate::tools::Host;
 use child::Used;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,13 +27,22 @@ pub struct Program {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
+    namespace: Option<String>,
     listened: bool,
 }
 
 impl Program {
     /// Of this path; `end` is what it is to the transfer.
     pub fn new(end: &'static str, path: impl Into<PathBuf>) -> Self {
-        Self { end, path: path.into(), args: Vec::new(), env: Vec::new(), dir: None, listened: false }
+        Self {
+            end,
+            path: path.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: None,
+            namespace: None,
+            listened: false,
+        }
     }
 
     /// Adds an argument.
@@ -63,6 +73,13 @@ impl Program {
         self
     }
 
+    /// Starts it on this host.
+    #[must_use]
+    pub fn at(mut self, host: &Host) -> Self {
+        self.namespace.clone_from(&host.namespace);
+        self
+    }
+
     /// Its lines of standard output can be waited for; and of standard error, too.
     #[must_use]
     pub fn listened(mut self) -> Self {
@@ -85,7 +102,8 @@ impl Program {
         let env =
             self.env.iter().map(|(name, value)| format!("{}={}", name.to_string_lossy(), quoted(value)));
         let words = std::iter::once(self.path.as_os_str()).chain(self.args.iter().map(OsString::as_os_str));
-        env.chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
+        let host = self.namespace.iter().map(|name| format!("ip netns exec {name}"));
+        env.chain(host).chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
     }
 
     /// Gets everything ready but the program itself. Logs go into `logs`; it is killed when it takes longer than
@@ -100,7 +118,8 @@ impl Program {
         let mut command = Command::new(own);
         command.arg("measure").arg(&report).arg(limit.as_secs().to_string());
         // What it listens for comes in one stream, whichever of the two a program uses.
-        command.arg(if self.listened { "join" } else { "apart" }).arg(&self.path).args(&self.args);
+        command.arg(if self.listened { "join" } else { "apart" });
+        command.arg(self.namespace.as_deref().unwrap_or_default()).arg(&self.path).args(&self.args);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -2,7 +2,8 @@
 
 use crate::failure::{OrFailure as _, Outcome};
 use crate::html;
-use crate::results::{Clock, Race, Report, Summary};
+use crate::results::{Clock, NetworkSummary, Race, Report, Summary};
+use crate::stats::Spread;
 use crate::units::{show_bytes, show_seconds};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub struct Table {
 type Column = (&'static str, fn(&Summary) -> Option<String>);
 
 /// What a table shows of contestants. Columns that would be empty are left out.
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 18] = [
     ("median", |summary| Some(show_seconds(summary.seconds.median))),
     ("min", |summary| Some(show_seconds(summary.seconds.min))),
     ("max", |summary| Some(show_seconds(summary.seconds.max))),
@@ -59,7 +60,37 @@ const COLUMNS: [Column; 8] = [
     ("CPU", |summary| summary.cpu_seconds.map(|cpu| show_seconds(cpu.median))),
     ("CPU ns/B", |summary| summary.cpu_nanoseconds_per_byte.map(|cpu| format!("{cpu:.3}"))),
     ("peak memory", memory),
+    ("Mb/s", |summary| {
+        of_network(summary, |network| network.megabits_per_second).map(|rate| format!("{rate:.1}"))
+    }),
+    ("of the link", |summary| of_network(summary, |network| network.share).map(percent)),
+    ("waste", |summary| of_network(summary, |network| network.waste).map(percent)),
+    ("round trip", |summary| of_network(summary, |network| network.round_trip_inflation).map(times)),
+    ("least share", |summary| of_network(summary, |network| network.least_share).map(percent)),
+    ("beside, Mb/s", |summary| {
+        of_network(summary, |network| network.beside_megabits_per_second).map(|rate| format!("{rate:.1}"))
+    }),
+    ("late", |summary| {
+        of_network(summary, |network| network.late_milliseconds_p99).map(|late| format!("{late:.1} ms"))
+    }),
+    ("cut off", |summary| {
+        summary.network.as_ref().filter(|network| network.cut_off).map(|_| "cut off".to_owned())
+    }),
+    ("left the source", |summary| of_network(summary, |network| network.source_share).map(times)),
+    ("between zones", |summary| of_network(summary, |network| network.between_share).map(times)),
 ];
+
+fn of_network(summary: &Summary, value: fn(&NetworkSummary) -> Option<Spread>) -> Option<f64> {
+    value(summary.network.as_ref()?).map(|spread| spread.median)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn times(factor: f64) -> String {
+    format!("{factor:.2} ×")
+}
 
 fn memory(summary: &Summary) -> Option<String> {
     let ends = summary.peak_resident_bytes.iter().filter(|(end, _)| end.as_str() != "sync");

@@ -3,6 +3,10 @@
 //! A report has races; a race has contestants that took turns; a contestant has rounds. Everything but the rounds is
 //! computed from them, by [`Race::finish`].
 
+mod network;
+
+pub use network::{Direction, NetworkSummary, Swarm, Wan};
+
 use crate::machine::Machine;
 use crate::stats::{Spread, paired_ratios};
 use serde::{Deserialize, Serialize};
@@ -114,7 +118,7 @@ pub struct Contestant {
 }
 
 /// One turn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// From 1; the same number for all that took turns.
     pub round: u32,
@@ -126,6 +130,12 @@ pub struct Round {
     /// What each end used.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ends: Vec<End>,
+    /// What an emulated link saw of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wan: Option<Wan>,
+    /// What an emulated network of many hosts saw of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub swarm: Option<Swarm>,
 }
 
 /// What one process that was started used, with all that it started.
@@ -161,6 +171,9 @@ pub struct Summary {
     /// The most memory of each end, in any round.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub peak_resident_bytes: BTreeMap<String, u64>,
+    /// What an emulated network saw.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<NetworkSummary>,
 }
 
 /// One contestant beside another.
@@ -230,6 +243,10 @@ impl Contestant {
                     .filter(|_| bytes > 0)
                     .map(|cpu| cpu.median * 1e9 / bytes as f64),
                 peak_resident_bytes,
+                network: NetworkSummary::of(
+                    &self.rounds.iter().filter_map(|round| round.wan.as_ref()).collect::<Vec<_>>(),
+                    &self.rounds.iter().filter_map(|round| round.swarm.as_ref()).collect::<Vec<_>>(),
+                ),
             }
         });
     }
@@ -279,6 +296,8 @@ pub mod tests {
                 system_seconds: seconds,
                 peak_resident_bytes: 1000 * u64::from(round),
             }],
+            wan: None,
+            swarm: None,
         };
         let contestant = |name: &str, seconds: [f64; 3]| Contestant {
             rounds: seconds.into_iter().zip(1..).map(|(seconds, number)| round(number, seconds)).collect(),

@@ -2,9 +2,9 @@
 
 mod local;
 mod rclone;
-mod rsync;
+pub mod rsync;
 mod scp;
-mod sealift;
+pub mod sealift;
 mod sendme;
 mod ssh;
 mod wdt;
@@ -15,7 +15,7 @@ use crate::failure::Outcome;
 use crate::measure::{Finished, Program};
 use crate::results::End;
 use ssh::SshHost;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,6 +34,31 @@ pub const NAMES: [&str; 10] = [
     "sendme",
 ];
 
+/// Where one end of a transfer runs.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The name of its network namespace; none is this host.
+    pub namespace: Option<String>,
+    /// Where others reach it.
+    pub address: IpAddr,
+}
+
+/// Where both ends run: on this host, unless something else is said.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// The end that has the data.
+    pub sender: Host,
+    /// The end that wants them.
+    pub receiver: Host,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        let host = Host { namespace: None, address: Ipv4Addr::LOCALHOST.into() };
+        Self { sender: host.clone(), receiver: host }
+    }
+}
+
 /// One run of a tool.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
@@ -49,6 +74,8 @@ pub struct Job<'a> {
     pub repeated: bool,
     /// How long one program may take.
     pub limit: Duration,
+    /// Where it runs. Tools that are not compared over a network run here whatever it says.
+    pub hosts: &'a Hosts,
 }
 
 /// What a run came to.
@@ -156,7 +183,7 @@ pub fn find(
 }
 
 /// The program that a shell would run, or one where system programs are.
-fn on_path(name: &str) -> Result<PathBuf, String> {
+pub fn on_path(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -174,7 +201,7 @@ fn sync(job: &Job<'_>, dest: &Path) -> Outcome<Option<Finished>> {
     program.ready(job.scratch, job.limit)?.go()?.finish().map(Some)
 }
 
-/// A port on which nobody listens now.
+/// A port of this host on which nobody listens now.
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

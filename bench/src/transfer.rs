@@ -1,21 +1,20 @@
 //! Whole transfers: Sealift and other tools in turn, each into a fresh destination, each copy checked.
 //!
-//! `options` is what is asked for, `course` is one race of it, `place` is the work directory.
+//! `options` is what is asked for, `course` is one race of it.
 
 mod course;
 mod options;
-mod place;
 
 pub use options::TransferArgs;
 
 use crate::failure::{Outcome, failure};
 use crate::machine::version_of;
+use crate::place::Place;
 use crate::results::{Missing, Report};
 use crate::tools::{self, Setup, Tool};
 use crate::{data, output};
 use course::Course;
 use options::Plan;
-use place::Place;
 use std::time::Duration;
 
 /// Runs the command. Whether every result counts.

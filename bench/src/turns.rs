@@ -115,7 +115,7 @@ impl<'a> Turns<'a> {
                         round,
                         seconds: watch.spent.as_secs_f64() / f64::from(watch.times),
                         cpu_seconds: Some(watch.cpu.as_secs_f64() / f64::from(watch.times)),
-                        ends: Vec::new(),
+                        ..Round::default()
                     });
                 }
             }

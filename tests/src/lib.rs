@@ -1,10 +1,12 @@
-//! What the end-to-end tests stand on: the program as processes, trees to send, peers that lie, and disks that fail.
+//! What the end-to-end tests stand on: the program as processes, trees to send, peers that lie, disks that fail,
+//! and networks that lose.
 #![forbid(unsafe_code)]
 
 pub mod blockdev;
 pub mod control;
 pub mod fleet;
 pub mod hostile;
+pub mod net;
 pub mod powercut;
 pub mod process;
 pub mod settings;

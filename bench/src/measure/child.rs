@@ -1,12 +1,13 @@
 //! The process below which a program is measured.
 //!
-//! Its command line is `measure REPORT SECONDS join|apart PROGRAM ARGS`. It waits for a line on standard input (a JSON
+//! Its command line is `measure REPORT SECONDS join|apart NAMESPACE PROGRAM ARGS`, where NAMESPACE may be empty. It waits for a line on standard input (a JSON
 //! list of more arguments), runs the program, and writes what was used to REPORT. When standard input ends, so does the
 //! program. It is small on purpose: the kernel counts the memory of who starts a program into its peak.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, wait};
 use rustix::time::{ClockId, clock_gettime};
+use sealift_bench::emulated::namespace;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{self, BufRead as _};
@@ -43,11 +44,17 @@ pub fn now_nanoseconds() -> u64 {
 
 /// Runs it; `args` are those after `measure`.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [report, seconds, streams, program, args @ ..] = args else { return ExitCode::from(2) };
+    let [report, seconds, streams, namespace, program, args @ ..] = args else { return ExitCode::from(2) };
     let limit = seconds.to_str().and_then(|text| text.parse().ok()).map(Duration::from_secs);
     let mut line = String::new();
     // Nobody wants it any more.
     if !matches!(io::stdin().lock().read_line(&mut line), Ok(1..)) {
+        return ExitCode::FAILURE;
+    }
+    if let Some(name) = namespace.to_str().filter(|name| !name.is_empty())
+        && let Err(error) = namespace::enter(name)
+    {
+        eprintln!("{error}");
         return ExitCode::FAILURE;
     }
     let more: Vec<String> = serde_json::from_str(&line).unwrap_or_default();

@@ -4,6 +4,7 @@ use super::{Job, Ran, Tool};
 use crate::failure::Outcome;
 use crate::machine::version_of;
 use crate::measure::Program;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How Sealift is run.
@@ -15,6 +16,8 @@ pub struct SealiftOptions {
     pub cipher: Option<&'static str>,
     /// `--connections` of the receiver, unless it is left to the program.
     pub connections: Option<u32>,
+    /// `--transport`, unless it is left to the program.
+    pub transport: Option<&'static str>,
 }
 
 /// The program with one set of options.
@@ -68,8 +71,11 @@ impl Tool for Sealift {
         // Each end has a state of its own, as if it were a host of its own: new unless runs are repeated.
         let state = |end: &str| job.scratch.join(format!("state-{end}"));
         let mut sender = Program::new("sender", &self.program)
-            .args(["send", "--json", "--once", "--bind", "127.0.0.1:0", "--ticket-file"])
+            .args(["send", "--json", "--once", "--bind"])
+            .arg(SocketAddr::new(job.hosts.sender.address, 0).to_string())
+            .arg("--ticket-file")
             .arg(&ticket)
+            .at(&job.hosts.sender)
             .env("SEALIFT_STATE_DIR", state("sender"));
         if job.repeated {
             sender = sender.args(["--job", "bench"]);
@@ -85,9 +91,13 @@ impl Tool for Sealift {
         let mut receiver = Program::new("receiver", &self.program)
             .args(["receive", "--json"])
             .arg(format!("--fsync={}", if job.durable { "yes" } else { "no" }))
+            .at(&job.hosts.receiver)
             .env("SEALIFT_STATE_DIR", state("receiver"));
         if let Some(connections) = self.options.connections {
             receiver = receiver.arg(format!("--connections={connections}"));
+        }
+        if let Some(transport) = self.options.transport {
+            receiver = receiver.args(["--transport", transport]);
         }
         let receiver = receiver.arg(at_ticket).arg(job.dest).ready(job.scratch, job.limit)?;
         let mut sender = sender.arg(job.source).listened().ready(job.scratch, job.limit)?.go()?;

@@ -1,11 +1,11 @@
 //! One race: all tools with one data set, round after round, in an order that moves on by one each round.
 
 use super::options::{Cache, Delete};
-use super::place::{Place, remove};
 use crate::data::DataSet;
 use crate::failure::{Failure, OrFailure as _, Outcome};
+use crate::place::{Place, remove};
 use crate::results::{Contestant, Point, Race, Round};
-use crate::tools::{Job, Ran, Tool};
+use crate::tools::{Hosts, Job, Ran, Tool};
 use crate::tree::{Compared, Tree};
 use crate::units::{show_bytes, show_seconds};
 use rustix::fs::{Advice, fadvise};
@@ -120,6 +120,7 @@ impl Course<'_> {
             durable: self.durable,
             repeated: self.repeated,
             limit: self.limit,
+            hosts: &Hosts::default(),
         };
         let ran = tool.run(&job)?;
         // A run that found everything there has changed nothing; the last of them shows it.
@@ -201,5 +202,6 @@ fn as_round(round: u32, ran: &Ran) -> Round {
         seconds: ran.seconds,
         cpu_seconds: Some(ran.ends.iter().map(|end| end.user_seconds + end.system_seconds).sum()),
         ends: ran.ends.clone(),
+        ..Round::default()
     }
 }

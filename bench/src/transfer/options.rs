@@ -1,7 +1,7 @@
 //! What can be asked of `transfer`.
 
 use crate::data::{Shape, Spec};
-use crate::failure::{Failure, Outcome, failure};
+use crate::failure::{Outcome, failure};
 use crate::output::OutputArgs;
 use crate::results::{Axis, Point};
 use crate::tools::{NAMES, SealiftOptions};
@@ -243,16 +243,15 @@ impl TransferArgs {
         or_none(self.hash.iter().map(hash).collect())
             .into_iter()
             .flat_map(|hash| {
-                let variant = |&cipher: &_| SealiftOptions { hash, cipher, connections: self.connections };
+                let variant = |&cipher: &_| SealiftOptions {
+                    hash,
+                    cipher,
+                    connections: self.connections,
+                    transport: None,
+                };
                 ciphers.iter().map(variant).collect::<Vec<_>>()
             })
             .collect()
-    }
-}
-
-impl From<Failure> for String {
-    fn from(failure: Failure) -> Self {
-        failure.0
     }
 }
 

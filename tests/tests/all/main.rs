@@ -4,6 +4,7 @@ mod arch;
 mod attributes;
 mod control;
 mod discovery;
+mod emulated;
 mod faults;
 mod home;
 mod hostile_receiver;

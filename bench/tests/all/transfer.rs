@@ -1,69 +1,10 @@
 //! `sealift-bench transfer` as a process, with little data: tools that are here copy, results are whole, and what is
 //! wrong shows in the exit code.
 
+use crate::{BENCH, bench, have, json, names, said};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-/// The program under test.
-const BENCH: &str = env!("CARGO_BIN_EXE_sealift-bench");
-
-/// `sealift` beside it, built if it is not there.
-fn sealift() -> PathBuf {
-    let beside = Path::new(BENCH).with_file_name("sealift");
-    if !beside.exists() {
-        let profile_dir = beside.parent().expect("a program is in a directory");
-        let profile =
-            match profile_dir.file_name().and_then(|name| name.to_str()).expect("a profile has a name") {
-                "debug" => "dev",
-                other => other,
-            };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-        let built = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "-p",
-                "sealift",
-                "--bin",
-                "sealift",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
-            .arg(profile_dir.parent().expect("a profile is in a target directory"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo can be started");
-        assert!(built.success(), "sealift cannot be built");
-    }
-    beside
-}
-
-fn bench(args: &[&str], dir: &Path) -> Output {
-    let sealift = sealift();
-    let mut command = Command::new(BENCH);
-    command.arg(args[0]).arg("--sealift").arg(sealift).arg("--dir").arg(dir).args(&args[1..]);
-    command.stdin(Stdio::null()).output().expect("the program under test can be started")
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn have(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).expect("results were written")).expect("they are JSON")
-}
-
-fn names(race: &Value) -> Vec<&str> {
-    let contestants = race["contestants"].as_array().expect("contestants");
-    contestants.iter().map(|contestant| contestant["name"].as_str().expect("a name")).collect()
-}
+use std::process::Command;
 
 #[test]
 fn tools_take_turns_and_results_are_whole() {
