@@ -72,7 +72,7 @@ impl World<'_> {
     /// Lets the source and the zones have as many connections as they may, and tells those concerned of one another.
     pub(crate) fn fill_slots(&mut self) {
         let mut changed = self.tracker.served.clone();
-        while let Some(id) = self.tracker.to_serve(&self.hosts) {
+        while let Some(id) = self.tracker.next_served(&self.hosts) {
             self.meet(0, id);
             changed.push(id);
         }

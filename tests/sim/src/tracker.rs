@@ -64,7 +64,7 @@ impl Tracker {
     }
 
     /// A receiver that is not served yet, while the source has room: one near it, or anybody.
-    pub fn to_serve(&mut self, hosts: &[Host]) -> Option<HostId> {
+    pub fn next_served(&mut self, hosts: &[Host]) -> Option<HostId> {
         self.served.retain(|id| hosts[*id as usize].lives && hosts[0].knows(*id));
         if self.served.len() >= self.source_slots || !hosts[0].lives {
             return None;
