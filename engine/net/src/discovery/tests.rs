@@ -30,11 +30,9 @@ fn on(lan: &LanSettings, job: u8, listens: Option<u16>) -> Discovery {
 }
 
 async fn found(discovery: &mut Discovery) -> SocketAddr {
-    loop {
-        match tokio::time::timeout(PATIENCE, discovery.next()).await.expect("somebody is found") {
-            News::Found(candidate) => return candidate.address,
-            News::Trouble(what) => panic!("{what}"),
-        }
+    match tokio::time::timeout(PATIENCE, discovery.next()).await.expect("somebody is found") {
+        News::Found(candidate) => candidate.address,
+        News::Trouble(what) => panic!("{what}"),
     }
 }
 
