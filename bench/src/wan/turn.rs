@@ -127,12 +127,16 @@ impl Turn<'_> {
         let first_done = first_done.into_inner().ok().flatten().unwrap_or_else(|| path.tallies()[0].clone());
         let cut_off = took >= limit && ran.iter().any(Result::is_err);
         if cut_off {
-            for failure in ran.iter().filter_map(|ran| ran.as_ref().err()) {
-                eprintln!("  cut off: {failure}");
-            }
+            let passed = path.tallies()[0].of(0..self.args.flows).passed().payload_bytes;
             // Without any rate, there is nothing to be said of it.
-            if path.tallies()[0].of(0..self.args.flows).passed().payload_bytes == 0 {
+            if passed == 0 {
                 return Err(Failure("nothing had arrived when its time was over".into()));
+            }
+            // It was not the link that it waited for.
+            if passed as f64 > self.bytes()
+                && let Some(Err(failure)) = ran.into_iter().find(Result::is_err)
+            {
+                return Err(Failure(format!("all had arrived, and it did not end: {failure}")));
             }
             return Ok(Copied { seconds: limit.as_secs_f64(), ran: Vec::new(), first_done, cut_off });
         }
