@@ -92,6 +92,14 @@ pub(super) struct TcpReader {
 /// What is sent to the peer.
 pub(super) struct TcpWriter(Sending);
 
+#[cfg(test)]
+impl TcpWriter {
+    /// Lets a key seal so many records; how many it has sealed.
+    pub(super) fn limit_to(&self, records: u64) -> u64 {
+        self.0.lock().outgoing.limit_to(records)
+    }
+}
+
 impl AsyncRead for TcpReader {
     fn poll_read(
         mut self: Pin<&mut Self>,

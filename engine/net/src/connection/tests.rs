@@ -25,6 +25,16 @@ enum Ours {
 
 const BOTH: [Ours; 2] = [Ours::Client, Ours::Server];
 
+impl super::ConnectionWriter {
+    /// Lets a key seal so many records; how many it has sealed.
+    fn limit_to(&self, records: u64) -> u64 {
+        match &self.0 {
+            super::Writer::Tcp(writer) => writer.limit_to(records),
+            super::Writer::Quic(_) => panic!("QUIC has keys of its own"),
+        }
+    }
+}
+
 fn secret(fill: u8) -> RoSecret {
     RoSecret::from_bytes(&[fill; 32])
 }

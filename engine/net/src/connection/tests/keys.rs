@@ -54,7 +54,7 @@ async fn check(reader: &mut (impl tokio::io::AsyncRead + Unpin), total: usize, s
 /// Sends so much each way at once, ends both ways, and says how far our last key had come.
 async fn exchange(ours: Connection, theirs: Theirs, total: usize, limit: u64) -> u64 {
     let (mut reader, mut writer) = ours.split();
-    writer.0.lock().outgoing.limit_to(limit);
+    writer.limit_to(limit);
     let sending = async {
         let (mut place, mut buffer) = (0, vec![0; 700_000]);
         for size in sizes(total) {
@@ -76,7 +76,7 @@ async fn exchange(ours: Connection, theirs: Theirs, total: usize, limit: u64) ->
         their_writer.shutdown().await.unwrap();
     };
     tokio::join!(sending, their_sending, check(&mut reader, total, 2), check(&mut their_reader, total, 1));
-    writer.0.lock().outgoing.limit_to(limit)
+    writer.limit_to(limit)
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn their_new_keys_are_followed_and_answered() {
             let (mut reader, mut writer) = connection.split();
             let mut received = [0; 100];
             for round in 0..200_u8 {
-                let before = writer.0.lock().outgoing.limit_to(1 << 24);
+                let before = writer.limit_to(1 << 24);
                 if round % 2 == 0 {
                     refresh(&mut theirs);
                 }
@@ -121,7 +121,7 @@ async fn their_new_keys_are_followed_and_answered() {
                 writer.flush().await.unwrap();
                 theirs.read_exact(&mut received[..50]).await.unwrap();
                 assert_eq!(received[..50], [!round; 50]);
-                let after = writer.0.lock().outgoing.limit_to(1 << 24);
+                let after = writer.limit_to(1 << 24);
                 let expected = if round % 2 == 0 { 1 } else { before + 1 };
                 assert_eq!(after, expected, "they asked for another key every other time");
             }
@@ -134,7 +134,7 @@ async fn both_change_keys_at_once() {
     for ours in BOTH {
         let (connection, mut theirs) = session(ours, Cipher::Aes128Gcm).await;
         let (mut reader, mut writer) = connection.split();
-        writer.0.lock().outgoing.limit_to(5);
+        writer.limit_to(5);
         for round in 0..100 {
             refresh(&mut theirs);
             let (sent, answer) = (vec![round; 70_000], vec![!round; 50_000]);
