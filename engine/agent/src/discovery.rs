@@ -261,7 +261,7 @@ impl Finder {
         task.spawn(async move {
             loop {
                 match discovery.next().await {
-                    News::Found(candidate) if candidate.offers.has(Offers::TCP) => {
+                    News::Found(candidate) if candidate.offers != Offers::NOTHING => {
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         // With too many, the oldest gives way.
                         if found.len() >= TICKET_ADDRESSES_MAX {

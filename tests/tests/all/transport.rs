@@ -49,7 +49,7 @@ fn a17_a_wrong_key_is_refused_over_quic() {
     let sender = Sender::start([&place.src], &[]);
     let ticket = Ticket::decode(&sender.ticket).unwrap();
     let wrong = Ticket { ro_secret: RoSecret::from_bytes(&[7; 32]), ..ticket };
-    let refused = Receive::run(&wrong.encode(), &place.dst, QUIC).expect(4);
+    let refused = Receive::run(wrong.encode(), &place.dst, QUIC).expect(4);
     assert!(refused.message().contains("not authorized"), "{refused:?}");
     let sent = sender.stop().expect(0);
     assert_eq!(sent.named("connected").count(), 0);

@@ -6,7 +6,7 @@ use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
 use sealift_proto::discovery::lan::Datagram;
 use sealift_proto::discovery::tracker::{Answer, Beat, Heartbeat, Request, Token, Verdict, heard};
-use sealift_proto::discovery::{DiscoveryKey, Entry, NodeId, Offers, Place};
+use sealift_proto::discovery::{DiscoveryKey, Entry, Offers, Place};
 use sealift_proto::keys::RwSeed;
 use sealift_proto::manifest::{
     AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record,

@@ -189,7 +189,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         &options.discovery,
         &ticket.ro_secret,
         listener.local_addr(),
-        Offers::TCP,
+        offers(options.transport),
         &reporter,
     )?;
     let ending = serve_until_end(
@@ -374,6 +374,15 @@ fn problems(totals: &watch::Receiver<Option<Totals>>, serving: &Serving) -> u64 
 
 fn finish_of(failed: u64) -> Finish {
     if failed == 0 { Finish::Complete } else { Finish::Partial }
+}
+
+/// What a listener can be dialled by.
+pub(crate) fn offers(transport: Transport) -> Offers {
+    match transport {
+        Transport::Tcp => Offers::TCP,
+        Transport::Quic => Offers::QUIC,
+        Transport::Auto => Offers::TCP.and(Offers::QUIC),
+    }
 }
 
 /// Listens there, or on all addresses at the port of data sessions.

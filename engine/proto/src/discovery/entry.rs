@@ -15,9 +15,7 @@ const PLAIN_BYTES: usize = 16 + 8 + 2 + 1 + 1 + ENTRY_ADDRESSES_MAX * SLOT_BYTES
 /// An entry as it is sent.
 pub const SEALED_ENTRY_BYTES: usize = ENTRY_NONCE_BYTES + PLAIN_BYTES + MAC_BYTES;
 
-/// A member of a job for as long as it runs: random, so that it names nobody the next time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub [u8; 16]);
+pub use crate::member::NodeId;
 
 /// What a member can be dialled by: bits, of which others may be defined later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
