@@ -127,7 +127,7 @@ pub const ENDGAME_FETCHES_MAX: usize = 4;
 /// How long a receiver waits for what another is expected to bring, for each receiver that comes before it.
 pub const SWARM_PATIENCE_MS: u64 = 2_000;
 /// What is asked of one peer ahead, in milliseconds of its rate.
-pub const SWARM_AHEAD_MS: u64 = 1_000;
+pub const SWARM_AHEAD_MS: u64 = 500;
 /// How long a peer whose rate is not known may take for an answer before what it owes is asked elsewhere too.
 pub const SWARM_ANSWER_MS: u64 = 10_000;
 

@@ -66,6 +66,8 @@ pub struct Coordinator {
     swarm: Option<Arc<Swarm>>,
     /// hears what others have,
     others: Option<Others>,
+    /// Bytes of content that came from them.
+    from_others: u64,
     /// Dials of control connections, numbered from 1.
     dials: u64,
     /// and serves others, from the first session with the sender on.
@@ -111,6 +113,9 @@ impl Coordinator {
             Arc::clone(&reporter),
         );
         transfer.transferred_bytes = so_far.transferred_bytes;
+        if swarm.is_some() {
+            transfer.puller.expect_others();
+        }
         let key = options.ticket.verify_key.clone();
         let arrivals = Arrivals::new(&context.replica, key, context.memory.accepted())
             .map_err(|error| RunError::Failed(format!("cannot keep the manifest: {error}")))?;
@@ -150,6 +155,7 @@ impl Coordinator {
             arrivals: Some(arrivals),
             others: swarm.as_ref().map(|swarm| Others::new(swarm.member.node, now)),
             swarm,
+            from_others: 0,
             dials: 0,
             share: None,
             manifest_waits: false,
@@ -424,6 +430,7 @@ impl Coordinator {
         if let Err(error) = self.transfer.shelve_all() {
             self.stop_sharing(&error);
         }
+        self.tell_shared();
         let withheld = closed.withheld.is_some();
         if let Some(message) = closed.withheld {
             self.reporter.tell(&Told::Warning { message });

@@ -149,7 +149,7 @@ async fn talk(
 }
 
 /// Between two times that a member is told of others.
-const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
+const MEMBERS_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two times that it is told what is here.
 const HAVE_INTERVAL: Duration = Duration::from_millis(20);
 

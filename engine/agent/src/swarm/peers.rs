@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Peers that are talked to at a time.
 pub const LINKS_MAX: usize = 16;
 /// Between two dials.
-const DIAL_INTERVAL: Duration = Duration::from_millis(100);
+const DIAL_INTERVAL: Duration = Duration::from_millis(50);
 /// An address is tried again after this, doubled with each failure,
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// up to this,

@@ -160,6 +160,8 @@ pub struct Puller {
     random: Random,
     next_fetch: u64,
     fetches_max: usize,
+    /// Whether others may join later: then a source is not asked for more than a second ahead, even while it is alone.
+    expects_others: bool,
 }
 
 impl Puller {
@@ -182,7 +184,13 @@ impl Puller {
             random: Random::new(seed),
             next_fetch: 1,
             fetches_max: fetches_max.clamp(1, limits::FETCHES_OUTSTANDING_MAX),
+            expects_others: false,
         }
+    }
+
+    /// Others may join later. What is asked of a source before they do, they cannot bring.
+    pub fn expect_others(&mut self) {
+        self.expects_others = true;
     }
 
     /// A peer is known: it counts among those that share the work from now on, connected or not.

@@ -386,8 +386,12 @@ impl Coordinator {
 
     /// Content came over a connection: perhaps it is known now which transport serves better.
     pub(super) fn came_over(&mut self, id: ConnectionId, bytes: u64) {
-        let connection = self.connections.get(&id).filter(|connection| connection.of == 0);
-        let Some(carrier) = connection.map(|connection| connection.carrier) else { return };
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.of != 0 {
+            self.from_others += bytes;
+            return;
+        }
+        let carrier = connection.carrier;
         let up = |carrier| {
             self.connections
                 .values()

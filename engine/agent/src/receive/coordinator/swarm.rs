@@ -7,7 +7,8 @@ use crate::error::RunError;
 use crate::receive::control::{self, Heard, OUTBOX_MAX, Outgoing};
 use crate::receive::data::{self, Down};
 use crate::receive::transfer::SOURCE;
-use crate::swarm::{Peers, Swarm};
+use crate::report::Event as Told;
+use crate::swarm::{Peers, Share, Swarm};
 use sealift_net::Carrier;
 use sealift_proto::limits::FETCHES_OUTSTANDING_MAX;
 use sealift_proto::manifest::SegmentSeq;
@@ -231,6 +232,17 @@ impl Coordinator {
             {
                 let _ = link.outbox.try_send((FrameKind::Reject, Reject::encode(reject)));
             }
+        }
+    }
+
+    /// Tells what was had from others, and what they had from here.
+    pub(super) fn tell_shared(&self) {
+        let served = self.share.as_ref().map_or(0, Share::served_bytes);
+        if self.from_others > 0 || served > 0 {
+            let from = self.from_others;
+            let message =
+                format!("{from} bytes came from other receivers, and {served} were served to others.");
+            self.reporter.tell(&Told::Note { message });
         }
     }
 

@@ -115,6 +115,8 @@ pub(super) struct Pace {
     bytes: u64,
     millis: u64,
     answered_ms: u64,
+    /// How often it has answered.
+    answers: usize,
     /// Whether its latest answer is overdue.
     late: bool,
 }
@@ -127,6 +129,7 @@ impl Pace {
         self.bytes = self.bytes / 8 * 7 + bytes;
         self.millis = self.millis * 7 / 8 + took;
         self.answered_ms = now_ms;
+        self.answers = self.answers.saturating_add(1);
         self.late = false;
     }
 
@@ -153,7 +156,8 @@ impl Pace {
         }
         let ahead = self.bytes.saturating_mul(limits::SWARM_AHEAD_MS) / self.millis.max(1);
         let fetches = usize::try_from(ahead / limits::RUN_BYTES_MAX as u64).unwrap_or(usize::MAX);
-        fetches.saturating_add(1).max(2)
+        // The first answers may come out of a burst that a limit of rate allows, and say little.
+        fetches.saturating_add(1).clamp(2, self.answers.saturating_add(2))
     }
 }
 
@@ -308,12 +312,16 @@ mod tests {
         for answer in 1..20 {
             pace.answered(1 << 20, 0, 10 * answer);
         }
-        assert!((90..=110).contains(&pace.window()), "{}", pace.window());
+        assert_eq!(pace.window(), 21, "two beyond what it has answered");
+        for answer in 20..100 {
+            pace.answered(1 << 20, 0, 10 * answer);
+        }
+        assert!((45..=55).contains(&pace.window()), "{}", pace.window());
         assert!(matches!(pace.millis_of(10 << 20), Some(90..=110)));
         pace.overdue();
         assert_eq!(pace.window(), 1);
         for answer in 1..20 {
-            pace.answered(1 << 20, 0, 200 + 2000 * answer);
+            pace.answered(1 << 20, 0, 1000 + 2000 * answer);
         }
         assert_eq!(pace.window(), 2);
     }

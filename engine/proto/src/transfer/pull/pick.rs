@@ -48,7 +48,8 @@ impl Puller {
         let (id, unanswered) = (open.peer, open.fetches.len());
         let peer = self.peers.peers.get(&id)?;
         let is_alone = self.peers.is_alone();
-        let has_room = unanswered < self.fetches_max.min(peer.fetches_max) && (is_alone || peer.has_room());
+        let at_will = is_alone && !self.expects_others;
+        let has_room = unanswered < self.fetches_max.min(peer.fetches_max) && (at_will || peer.has_room());
         if !has_room {
             return None;
         }
