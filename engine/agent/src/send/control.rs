@@ -116,6 +116,9 @@ async fn talk(
                     }
                     FrameKind::Finished => {
                         let finished = Finished::decode(&body).map_err(protocol)?;
+                        if finished.failed == 0 {
+                            serving.finished(serve);
+                        }
                         close(writer, CloseCode::Done, String::new()).await;
                         let sent = serve.sent_bytes.load(Ordering::Relaxed);
                         let _ = serving.happened.send(Happened::Finished(serve.peer, finished, sent)).await;

@@ -174,6 +174,7 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
             label: options.label,
         },
         members: watch::Sender::new(()),
+        finished: Mutex::default(),
         happened,
         limiter: options.limiter,
         connections_max: options.connections,

@@ -20,10 +20,11 @@ use sealift_proto::wire::{
     Channel, Close, CloseCode, Finished, FrameKind, Hello, Member, Peer, Peers, Welcome,
 };
 use sealift_store::BlockIo;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// What all connections of a sender share.
@@ -52,6 +53,8 @@ pub struct Serving {
     pub sessions: Mutex<HashMap<[u8; 16], Arc<Serve>>>,
     /// Changes whenever a session with a member begins or ends.
     pub members: watch::Sender<()>,
+    /// Members that have everything and may serve still, and when they said so; the latest last.
+    pub finished: Mutex<VecDeque<(Peer, Instant)>>,
 }
 
 /// One receiver being served.
@@ -69,6 +72,17 @@ pub struct Serve {
     /// Becomes true when its control connection ends.
     pub ended: watch::Sender<bool>,
 }
+
+impl Serve {
+    /// Where others may reach it, if it serves.
+    fn reachable(&self) -> Option<Peer> {
+        let member = self.member.as_ref().filter(|member| member.port != 0)?;
+        Some(Peer { node: member.node, address: SocketAddr::new(self.peer.ip(), member.port) })
+    }
+}
+
+/// How long others are told of one that has finished.
+const FINISHED_TOLD: Duration = Duration::from_secs(600);
 
 /// What happens to a sender.
 pub enum Happened {
@@ -134,19 +148,29 @@ impl Serving {
 
     /// Others who serve, for one of them: of many, not the same for everybody.
     pub fn others(&self, than: &Member) -> Peers {
-        let sessions = self.sessions();
-        let members = sessions.values().filter_map(|serve| {
-            let member =
-                serve.member.as_ref().filter(|member| member.port != 0 && member.node != than.node)?;
-            Some(Peer { node: member.node, address: SocketAddr::new(serve.peer.ip(), member.port) })
-        });
-        let mut peers: Vec<Peer> = members.collect();
+        let mut peers: Vec<Peer> = self.sessions().values().filter_map(|serve| serve.reachable()).collect();
+        {
+            let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+            let recently = finished.iter().filter(|(_, at)| at.elapsed() < FINISHED_TOLD);
+            peers.extend(recently.map(|(peer, _)| *peer));
+        }
+        peers.retain(|peer| peer.node != than.node);
         // Names are random, and so is what two of them have in common.
         let mixed = |peer: &Peer| std::array::from_fn::<u8, 16, _>(|i| peer.node.0[i] ^ than.node.0[i]);
         peers.sort_unstable_by_key(mixed);
         peers.dedup_by_key(|peer| peer.node);
         peers.truncate(PEERS_TOLD_MAX);
         Peers { peers }
+    }
+
+    /// A receiver has everything: it may go on serving others.
+    pub fn finished(&self, serve: &Serve) {
+        let Some(peer) = serve.reachable() else { return };
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        if finished.len() == PEERS_TOLD_MAX {
+            finished.pop_front();
+        }
+        finished.push_back((peer, Instant::now()));
     }
 
     /// The table of sessions.
@@ -190,7 +214,7 @@ pub async fn close(writer: &mut FrameWriter<ConnectionWriter>, code: CloseCode, 
         writer.shutdown().await
     };
     // The peer may be gone, or not read: then there is nobody to tell.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), said).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), said).await;
 }
 
 async fn greet(reader: &mut FrameReader<ConnectionReader>, session: &mut Session) -> Result<Hello, Ended> {

@@ -135,6 +135,7 @@ impl Share {
             log: Arc::clone(&log),
             member: swarm.member.clone(),
             members: watch::Sender::new(()),
+            finished: Mutex::default(),
             happened,
             limiter,
             connections_max: CONNECTIONS_MAX,
