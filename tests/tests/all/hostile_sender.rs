@@ -6,6 +6,7 @@ mod links;
 mod manifest;
 mod memory;
 mod names;
+mod peers;
 mod silence;
 
 use sealift_proto::digest::HashAlgorithm;

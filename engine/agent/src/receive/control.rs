@@ -27,6 +27,8 @@ pub enum Heard {
         address: SocketAddr,
         /// What the connection goes over.
         carrier: Carrier,
+        /// How long its answer to the greeting took.
+        answered_in: Duration,
         /// Its answer.
         welcome: Welcome,
     },
@@ -63,8 +65,8 @@ pub async fn run(
     let tell = |heard| events.send(Event::Control(number, heard));
     let last = match open(&dialer, &addresses, &greeting).await {
         Err(heard) => heard,
-        Ok((address, carrier, welcome, session, mut reader, mut writer)) => {
-            if tell(Heard::Open { address, carrier, welcome }).await.is_err() {
+        Ok((address, carrier, answered_in, welcome, session, mut reader, mut writer)) => {
+            if tell(Heard::Open { address, carrier, answered_in, welcome }).await.is_err() {
                 return;
             }
             let (alive, silence) = mpsc::channel(1);
@@ -80,8 +82,15 @@ pub async fn run(
     let _ = tell(last).await;
 }
 
-type Opened =
-    (SocketAddr, Carrier, Welcome, Session, FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>);
+type Opened = (
+    SocketAddr,
+    Carrier,
+    Duration,
+    Welcome,
+    Session,
+    FrameReader<ConnectionReader>,
+    FrameWriter<ConnectionWriter>,
+);
 
 async fn open(dialer: &Dialer, addresses: &[Address], greeting: &Hello) -> Result<Opened, Heard> {
     let (connection, address) = dialer.dial(addresses).await.map_err(Heard::Failed)?;
@@ -89,6 +98,7 @@ async fn open(dialer: &Dialer, addresses: &[Address], greeting: &Hello) -> Resul
     let (reader, writer) = connection.split();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Control);
+    let begun = Instant::now();
     let greet = async {
         writer.send(FrameKind::Hello, 0, &greeting.encode()).await.map_err(from_io)?;
         let header = reader.header().await.map_err(from_read)?;
@@ -106,7 +116,7 @@ async fn open(dialer: &Dialer, addresses: &[Address], greeting: &Hello) -> Resul
         .await
         .unwrap_or_else(|_| Err(Heard::Lost("the sender did not answer in time".into())));
     match greeted {
-        Ok(welcome) => Ok((address, carrier, welcome, session, reader, writer)),
+        Ok(welcome) => Ok((address, carrier, begun.elapsed(), welcome, session, reader, writer)),
         Err(heard) => {
             close_if_broken(&heard, &mut writer).await;
             Err(heard)

@@ -3,25 +3,27 @@
 //! Owns the sessions of one snapshot: when the sender begins anew, another share begins with it.
 
 use super::ReplicaShelf;
+use crate::discovery::{self, DiscoveryOptions};
 use crate::error::RunError;
-use crate::report::Reporter;
-use crate::send::bind;
+use crate::report::{Event, Reporter};
 use crate::send::log::ManifestLog;
 use crate::send::serve::{self, Happened, Serving};
 use crate::send::shelf::Shelf;
+use crate::send::{bind, offers};
 use crate::shards::Shards;
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, ServedJob, Transport};
+use sealift_net::{Acceptor, AcceptorOptions, Cipher, Limiter, Listener, News, ServedJob, Transport};
 use sealift_proto::keys::RoSecret;
+use sealift_proto::limits::SWARM_PEERS_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq};
 use sealift_proto::member::{Label, NodeId};
 use sealift_proto::wire::Member;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// News of those who are served that may wait.
 const HAPPENED_MAX: usize = 64;
@@ -60,6 +62,7 @@ pub struct Swarm {
     /// Who it is.
     pub member: Member,
     listener: Arc<Listener>,
+    transport: Transport,
     acceptor_options: AcceptorOptions,
 }
 
@@ -82,7 +85,7 @@ impl Swarm {
         };
         let port = listener.local_addr().port();
         let member = Member { node: new_node().map_err(failed)?, port, label: options.label.clone() };
-        Ok(Self { options, member, listener: Arc::new(listener), acceptor_options })
+        Ok(Self { options, member, listener: Arc::new(listener), transport, acceptor_options })
     }
 }
 
@@ -108,6 +111,10 @@ pub struct Share {
     served: Arc<AtomicU64>,
     /// Bytes served when it was looked last, and when they grew.
     activity: (u64, Instant),
+    /// Says on the local network and to a tracker that this receiver serves, until it is dropped.
+    _announced: JoinSet<()>,
+    /// Where others were found in the same way.
+    found: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 impl Share {
@@ -117,17 +124,19 @@ impl Share {
     /// If there is no randomness, or no temporary file can be made.
     pub fn start(
         swarm: &Swarm,
+        discovery: &DiscoveryOptions,
         ro: RoSecret,
         limiter: Arc<Limiter>,
         shards: &Arc<Shards>,
         reporter: &Arc<Reporter>,
-        shelf: Arc<ReplicaShelf>,
-        snapshot: SegmentSeq,
+        (shelf, snapshot): (Arc<ReplicaShelf>, SegmentSeq),
     ) -> Result<Self, RunError> {
         let failed = |error: io::Error| RunError::Failed(format!("cannot serve others: {error}"));
         let log = Arc::new(ManifestLog::of_another(snapshot).map_err(failed)?);
         let goodbyes = watch::Sender::new(false);
         let (happened, news) = mpsc::channel(HAPPENED_MAX);
+        let found: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
+        let announced = announce(swarm, discovery, &ro, Arc::clone(&found), reporter)?;
         let job = ServedJob { ro, cipher: Cipher::Aes256Gcm };
         let serving = Arc::new(Serving {
             acceptor: Acceptor::new(vec![job], swarm.acceptor_options.clone()),
@@ -153,12 +162,19 @@ impl Share {
             Arc::clone(&served),
         ));
         let activity = (0, Instant::now());
-        Ok(Self { serving, shelf, log, next: snapshot, goodbyes, accepting, served, activity })
+        let next = snapshot;
+        let _announced = announced;
+        Ok(Self { serving, shelf, log, next, goodbyes, accepting, served, activity, _announced, found })
     }
 
     /// What is served.
     pub fn shelf(&self) -> &Arc<ReplicaShelf> {
         &self.shelf
+    }
+
+    /// Where others were found since it was asked last.
+    pub fn take_found(&self) -> Vec<SocketAddr> {
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The next segment was verified.
@@ -205,6 +221,34 @@ impl Drop for Share {
         self.accepting.abort();
         self.goodbyes.send_replace(true);
     }
+}
+
+/// Says that this receiver serves, and gathers where others do: no more addresses than are remembered at all.
+fn announce(
+    swarm: &Swarm,
+    options: &DiscoveryOptions,
+    ro: &RoSecret,
+    found: Arc<Mutex<Vec<SocketAddr>>>,
+    reporter: &Arc<Reporter>,
+) -> Result<JoinSet<()>, RunError> {
+    let listens = (swarm.listener.local_addr(), offers(swarm.transport));
+    let mut discovery = discovery::start(options, ro, Some(listens))?;
+    let reporter = Arc::clone(reporter);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        loop {
+            match discovery.next().await {
+                News::Found(candidate) => {
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    if found.len() < SWARM_PEERS_MAX {
+                        found.push(candidate.address);
+                    }
+                }
+                News::Trouble(message) => reporter.tell(&Event::Warning { message }),
+            }
+        }
+    });
+    Ok(task)
 }
 
 /// Passes those who come to the shards, and counts what those who go were given.

@@ -9,6 +9,8 @@ use std::time::Duration;
 const TRIAL: Duration = Duration::from_secs(3);
 /// See [`TRIAL`].
 const TRIAL_SHORT: Duration = Duration::from_secs(1);
+/// An answer within this came over a short path.
+const SHORT: Duration = Duration::from_millis(10);
 /// What far ahead is.
 const FAR_AHEAD: u64 = 3;
 /// Less than this says nothing.
@@ -42,9 +44,13 @@ impl Carriers {
         Self { transport, first: Carrier::Quic, chosen, tcp_bytes: 0, quic_bytes: 0, begun: None }
     }
 
-    /// The control connection is there.
-    pub(super) const fn opened(&mut self, carrier: Carrier) {
+    /// The control connection is there, and its first answer took so long. Over a short path TCP loses nothing to QUIC and
+    /// costs both ends less: nothing is compared, unless it turns out that TCP does not work.
+    pub(super) fn opened(&mut self, carrier: Carrier, answered_in: Duration) {
         self.first = carrier;
+        if self.transport == Transport::Auto && answered_in < SHORT {
+            self.chosen = Some(Carrier::Tcp);
+        }
     }
 
     /// What the next connection goes over, where there are so many already over each.
@@ -149,7 +155,7 @@ mod tests {
     fn both_are_tried_in_turn_and_what_fails_is_left() {
         let mut carriers = Carriers::new(Transport::Auto);
         assert_eq!((carriers.next(0, 0), carriers.next(0, 1), carriers.next(1, 1)), (Quic, Tcp, Quic));
-        carriers.opened(Tcp);
+        carriers.opened(Tcp, Duration::from_millis(50));
         assert_eq!((carriers.next(0, 0), carriers.next(1, 0), carriers.next(1, 1)), (Tcp, Quic, Tcp));
         carriers.failed(Quic, 0);
         assert_eq!(carriers.next(0, 1), Tcp, "nothing is known to work");
@@ -158,6 +164,15 @@ mod tests {
         assert!(carriers.leaves(Quic) && !carriers.leaves(Tcp));
         carriers.failed(Tcp, 0);
         assert_eq!((carriers.next(0, 0), carriers.leaves(Quic)), (Quic, false));
+    }
+
+    #[test]
+    fn a_short_path_takes_tcp_unless_that_fails() {
+        let mut carriers = Carriers::new(Transport::Auto);
+        carriers.opened(Quic, Duration::from_millis(2));
+        assert_eq!((carriers.next(0, 0), carriers.next(3, 0)), (Tcp, Tcp));
+        carriers.failed(Tcp, 0);
+        assert_eq!(carriers.next(0, 0), Quic);
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl DataConnection {
 impl Coordinator {
     pub(super) fn heard(&mut self, heard: Heard) -> Result<(), RunError> {
         match heard {
-            Heard::Open { address, carrier, welcome } => {
+            Heard::Open { address, carrier, answered_in, welcome } => {
                 if *self.link.snapshot.get_or_insert(welcome.snapshot) != welcome.snapshot {
                     // By our numbers it would give other files.
                     return Err(RunError::NewSnapshot);
@@ -137,7 +137,7 @@ impl Coordinator {
                     return Ok(());
                 }
                 self.link.open = Some((address, welcome.session));
-                self.carriers.opened(carrier);
+                self.carriers.opened(carrier, answered_in);
                 self.link.node = welcome.member.as_ref().map(|member| member.node);
                 self.link.partial = welcome.partial;
                 self.link.failures = 0;
@@ -199,7 +199,15 @@ impl Coordinator {
         let shelf = Arc::new(shelf);
         self.transfer.offer(Arc::clone(&shelf));
         let (ro, limiter) = (self.options.ticket.ro_secret.clone(), Arc::clone(&self.options.limiter));
-        self.share = Some(Share::start(swarm, ro, limiter, &self.shards, &self.reporter, shelf, snapshot)?);
+        self.share = Some(Share::start(
+            swarm,
+            &self.options.discovery,
+            ro,
+            limiter,
+            &self.shards,
+            &self.reporter,
+            (shelf, snapshot),
+        )?);
         Ok(())
     }
 

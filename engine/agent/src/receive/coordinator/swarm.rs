@@ -116,6 +116,11 @@ impl Coordinator {
     /// Dials whoever is due.
     pub(super) fn dial_others(&mut self, now: Instant) {
         let Some(swarm) = &self.swarm else { return };
+        if let (Some(others), Some(share)) = (&mut self.others, &self.share) {
+            for address in share.take_found() {
+                others.peers.learn(address, None, now);
+            }
+        }
         // Until the snapshot is known, nobody can be told whether theirs is the same.
         if self.link.snapshot.is_none() {
             return;
