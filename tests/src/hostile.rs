@@ -17,7 +17,7 @@ pub use forge::Forger;
 pub use receiver::HostileReceiver;
 pub use scene::Scene;
 pub use sender::{HostileSender, Seen};
-pub use talk::{Reply, Said, Talk};
+pub use talk::{Reply, SESSION, Said, Talk};
 
 use sealift_proto::keys::{KEY_BYTES, RoSecret, RwSeed, VerifyKey};
 use sealift_proto::ticket::{Address, Ticket};
