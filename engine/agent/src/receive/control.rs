@@ -30,7 +30,7 @@ pub enum Heard {
         /// How long its answer to the greeting took.
         answered_in: Duration,
         /// Its answer.
-        welcome: Welcome,
+        welcome: Box<Welcome>,
     },
     /// The manifest goes on.
     Segment(Vec<u8>),
@@ -66,7 +66,8 @@ pub async fn run(
     let last = match open(&dialer, &addresses, &greeting).await {
         Err(heard) => heard,
         Ok((address, carrier, answered_in, welcome, session, mut reader, mut writer)) => {
-            if tell(Heard::Open { address, carrier, answered_in, welcome }).await.is_err() {
+            if tell(Heard::Open { address, carrier, answered_in, welcome: Box::new(welcome) }).await.is_err()
+            {
                 return;
             }
             let (alive, silence) = mpsc::channel(1);
