@@ -356,7 +356,8 @@ fn two_and_three_receivers_are_served_at_once() {
         let sender = Sender::start([&place.src], &[]);
         let dests: Vec<_> =
             (0..count).map(|number| place.dir.path().join(format!("{count} {number}"))).collect();
-        let receivers: Vec<_> = dests.iter().map(|dest| Run::receive(&sender.ticket, dest).start()).collect();
+        let receivers: Vec<_> =
+            dests.iter().map(|dest| Run::receive(&sender.ticket, dest).arg("--no-share").start()).collect();
         let mut transferred = 0;
         for receiver in receivers {
             transferred += receiver.finish().expect(0).total("bytes_transferred");

@@ -202,7 +202,7 @@ pub struct Case<'s> {
 impl Case<'_> {
     fn receive(&self, ticket: &str) -> Run {
         Run::receive(ticket, &self.dst)
-            .args(["--delete", "--max-delete=100%"])
+            .args(["--delete", "--max-delete=100%", "--transport=tcp"])
             .io(self.engine)
             .state_dir(&self.state)
             .patience(PATIENCE)

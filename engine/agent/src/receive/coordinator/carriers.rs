@@ -24,7 +24,7 @@ pub(super) const LEAVE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Carriers {
     transport: Transport,
-    /// What the control connection goes over, which so is known to work.
+    /// What is tried first: what the control connection goes over, which so is known to work, unless it failed since.
     first: Carrier,
     /// The better one, once that is known.
     chosen: Option<Carrier>,
@@ -76,6 +76,7 @@ impl Carriers {
                 None if others > 0 => Some(other(carrier)),
                 chosen => chosen,
             };
+            self.first = other(carrier);
             self.begun = None;
         }
     }
