@@ -243,9 +243,16 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
     let shards = Arc::new(Shards::start("sealift-receive", backend.backend).map_err(cannot_start)?);
     shards.describe(&backend, &reporter).await.map_err(cannot_start)?;
 
-    let swarm = match options.swarm.share {
-        true => Some(Arc::new(Swarm::listen(options.swarm.clone(), options.transport)?)),
-        false => None,
+    let swarm = match options.swarm.share.then(|| Swarm::listen(options.swarm.clone(), options.transport)) {
+        Some(Ok(swarm)) => Some(Arc::new(swarm)),
+        // Where nobody asked for a port, none is needed to receive.
+        Some(Err(error)) if options.swarm.bind.is_none() => {
+            let message = format!("other receivers are not served: {error}");
+            reporter.tell(&Told::Warning { message });
+            None
+        }
+        Some(Err(error)) => return Err(error),
+        None => None,
     };
 
     // A file that may not grow any further is an error of that file (EFBIG), and not the end.
