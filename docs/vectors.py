@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Computes the golden vectors of docs/manifest.md, docs/wire.md and docs/discovery.md, from what those pages say alone.
+"""Computes the golden vectors of docs/manifest.md, docs/wire.md, docs/discovery.md and docs/envelope.md, from what those pages say alone.
 
 It shares no code with Sealift: plain Python 3 and its standard library, with Ed25519 written out after
 RFC 8032, section 5.1, and AES-GCM after FIPS 197 and NIST SP 800-38D. So an error in the program and the same error here are unlikely to coincide.
@@ -118,6 +118,7 @@ TAG_KEY = hkdf32(RO_SECRET, b"sealift v1 job tag key")
 TAG = hkdf32(TAG_KEY, b"sealift v1 job tag" + struct.pack("<Q", DAY))[:16]
 VERIFY_KEY = ed25519_public(SEED)
 JOB_ID = sha256(b"sealift v1 job id", VERIFY_KEY)[:16]
+KEEPERS_SECRET = hkdf32(VERIFY_KEY, b"sealift v1 keepers' secret")
 SPKI = bytes.fromhex("302a300506032b6570032100") + SESSION_PUBLIC
 
 
@@ -386,6 +387,142 @@ NODE = bytes([0xDD]) * 16
 MEMBER = data(5, NODE) + number(6, 3939) + data(7, b"eu/dc1")
 
 
+# --- Envelopes (docs/envelope.md). BLAKE3 after its specification, for inputs of one chunk; RSA-OAEP after RFC 8017, section 7.1.
+
+BLAKE3_IV = struct.unpack(">8I", bytes.fromhex("6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19"))
+BLAKE3_ORDER = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+
+
+def blake3_compress(chaining, words, length, flags, counter=0):
+    def rotated(value, bits):
+        return (value >> bits | value << (32 - bits)) & 0xFFFFFFFF
+
+    def mix(a, b, c, d, x, y):
+        for x, first, second in ((x, 16, 12), (y, 8, 7)):
+            state[a] = (state[a] + state[b] + x) & 0xFFFFFFFF
+            state[d] = rotated(state[d] ^ state[a], first)
+            state[c] = (state[c] + state[d]) & 0xFFFFFFFF
+            state[b] = rotated(state[b] ^ state[c], second)
+
+    state = list(chaining) + list(BLAKE3_IV[:4]) + [counter & 0xFFFFFFFF, counter >> 32, length, flags]
+    for _ in range(7):
+        for i in range(4):
+            mix(i, 4 + i, 8 + i, 12 + i, words[2 * i], words[2 * i + 1])
+        for i in range(4):
+            mix(i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4, words[8 + 2 * i], words[9 + 2 * i])
+        words = [words[at] for at in BLAKE3_ORDER]
+    return [state[i] ^ state[i + 8] for i in range(8)] + [state[i + 8] ^ chaining[i] for i in range(8)]
+
+
+def blake3_keyed_xof(key, message, size):
+    """Of at most 1024 bytes, 64 of output."""
+    assert len(message) <= 1024 and size <= 64
+    chaining = struct.unpack("<8I", key)
+    blocks = [message[at : at + 64] for at in range(0, max(len(message), 1), 64)]
+    for at, block in enumerate(blocks):
+        words = list(struct.unpack("<16I", block.ljust(64, b"\0")))
+        flags = 16 | (1 if at == 0 else 0) | (2 | 8 if at == len(blocks) - 1 else 0)
+        output = blake3_compress(chaining, words, len(block), flags)
+        chaining = output[:8]
+    return struct.pack("<16I", *output)[:size]
+
+
+def check_blake3():
+    """The keyed hash of BLAKE3's published vectors, for an input of no bytes."""
+    key = b"whats the Elvish word for friend"
+    empty = blake3_keyed_xof(key, b"", 32).hex()
+    assert empty == "92b2b75604ed3c761f9d6f62392c8a9227ad0ea3f09573e783f1498a4ed60d26"
+
+
+HEADER = bytes([40])
+
+
+def hkdf32_salted(secret, salt, info):
+    extracted = hmac.new(salt, secret, hashlib.sha256).digest()
+    return hmac.new(extracted, info + b"\x01", hashlib.sha256).digest()
+
+
+def stream(key, random, associated, plain, segment_bytes):
+    derived = hkdf32_salted(key, random[:32], associated)
+    parts, room = [], segment_bytes - 40 - 16
+    while len(plain) > room:
+        parts.append(plain[:room])
+        plain, room = plain[room:], segment_bytes - 16
+    parts.append(plain)
+    sealed = HEADER + random
+    for number, part in enumerate(parts):
+        nonce = random[32:] + struct.pack(">IB", number, number == len(parts) - 1)
+        sealed += b"".join(aes256_gcm(derived, nonce, b"", part))
+    return sealed
+
+
+DATA_KEY = bytes([7]) * 32
+STREAM = stream(DATA_KEY, bytes([9]) * 39, b"place", b"content that is long enough for three segments, by the rule of their lengths", 64)
+COMMITMENT = hkdf32(DATA_KEY, b"sealift v1 data key commitment")
+DERIVED_INFO = b"sealift v1 derived data key" + struct.pack("<I", 3) + b"log" + struct.pack("<I", 1) + b"1"
+
+
+def sealed_block(context, label, content):
+    key = hkdf32(DATA_KEY, b"sealift v1 sealed block synthetic salt")
+    content_hash = blake3_keyed_xof(hkdf32(DATA_KEY, b"sealift v1 sealed block content hash"), content, 32)
+    lengths = struct.pack("<II", len(context), len(label))
+    random = blake3_keyed_xof(key, content_hash + context + label + lengths, 39)
+    place = struct.pack("<I", len(context)) + context + struct.pack("<I", len(label)) + label
+    return stream(DATA_KEY, random, b"sealift v1 sealed block" + place, content, 1 << 20)
+
+
+KEK_P = int(
+    "fd34608464f8a304c86ef37987006b4bd8cedcbcfb865b10d5a1aed1c840d3c405cba9b4ce1efb55fb799dd3e762d4d3"
+    "4d2f9ef7125a52e7d331a2cb0c9dd46e0f6c2fd99dd834935f226b66121d78059bbac786bb9a92821c2e02ed1b479e69"
+    "1011ad420c1188c0e30f408ec40a2f23f5a24c51d172ac36a07b7ca5ccdbef9f",
+    16,
+)
+KEK_Q = int(
+    "c63472ab7f42453999b3d62e6b18b392d727f8908ac9c23308d05bffe62d841ea6d055ea1643c6d223c89da9be168fae"
+    "1a59cf24784dd34408a6bf9961a56684f911d31f87f6a4d8aba53426390a87ccb398c6cc197341d085d84ba7ab27e1fa"
+    "073b3d379fd70c1706e9a188d981ed988344cc14641b3c0604d399233ddf0ea5",
+    16,
+)
+KEK_N, KEK_E = KEK_P * KEK_Q, 65537
+
+
+def der(tag, content):
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def der_integer(value):
+    return der(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+RSA_ALGORITHM = der(0x30, bytes.fromhex("06092a864886f70d0101010500"))
+KEK_SPKI = der(0x30, RSA_ALGORITHM + der(3, b"\0" + der(0x30, der_integer(KEK_N) + der_integer(KEK_E))))
+KEK_FINGERPRINT = sha256(KEK_SPKI)
+
+
+def mgf1(seed, size):
+    blocks = [sha256(seed, struct.pack(">I", at)) for at in range((size + 31) // 32)]
+    return b"".join(blocks)[:size]
+
+
+def oaep(message, label, seed):
+    size = (KEK_N.bit_length() + 7) // 8
+    block = sha256(label) + bytes(size - len(message) - 66) + b"\x01" + message
+    masked = bytes(a ^ b for a, b in zip(block, mgf1(seed, len(block))))
+    masked_seed = bytes(a ^ b for a, b in zip(seed, mgf1(masked, 32)))
+    return pow(int.from_bytes(masked_seed + masked, "big"), KEK_E, KEK_N).to_bytes(size, "big")
+
+
+def envelope():
+    owner, version = bytes([1]) * 16, struct.pack("<I", 5)
+    wrapped = oaep(DATA_KEY, b"sealift v1 wrapped data key" + owner + KEK_FINGERPRINT + version, bytes([11]) * 32)
+    head = b"SLEV" + struct.pack("<HH", 1, 1) + owner + COMMITMENT + struct.pack("<H", 1)
+    return head + KEK_FINGERPRINT + version + struct.pack("<H", len(wrapped)) + wrapped
+
+
 def vectors():
     yield "seed", SEED
     yield "read-only-secret", RO_SECRET
@@ -396,6 +533,7 @@ def vectors():
     yield "job-tag-day-20000", TAG
     yield "verify-key", VERIFY_KEY
     yield "job-id", JOB_ID
+    yield "keepers-secret", KEEPERS_SECRET
     yield "ticket", ticket([("10.0.0.1", 3939), ("2001:db8::1", 3939), ("host.example", 3939)])
     yield "ticket-without-addresses", ticket([])
     yield "hello-control", frame(1, 0, number(1, 1) + number(2, 1) + number(3, 5))
@@ -417,6 +555,7 @@ def vectors():
     yield "have", frame(13, 0, struct.pack("<HHQI", 1, 1, 7, 9) + RANGE)
     peer = data(1, NODE) + data(2, bytes([10, 0, 0, 1])) + number(3, 3939)
     yield "peers", frame(14, 0, data(1, peer))
+    yield "peers-labelled", frame(14, 0, data(1, peer + data(4, b"eu/dc1")))
     yield "discovery-key", DISCOVERY_KEY
     yield "discovery-tag-lan-day-20000", discovery_tag(LAN)
     yield "discovery-tag-tracker-day-20000", discovery_tag(TRACKER)
@@ -432,6 +571,12 @@ def vectors():
     yield "heartbeat-alive", heartbeat(1, 7)
     yield "heartbeat-leave", heartbeat(2, 2**64 - 1)
     yield "heartbeat-answer", heartbeat_answer(7)
+    yield "data-key-commitment", COMMITMENT
+    yield "data-key-derived", hkdf32(DATA_KEY, DERIVED_INFO)
+    yield "sealed-stream", STREAM
+    yield "sealed-block", sealed_block(b"context", b"label", b"content")
+    yield "kek-fingerprint", KEK_FINGERPRINT
+    yield "envelope", envelope()
     yield "merkle-root-of-four", merkle([bytes([i]) * 32 for i in range(4)])
     first = segment(0, 1, bytes(32), records())
     yield "segment", first
@@ -448,7 +593,7 @@ def lines(name, value):
 def documented():
     """The vectors of the pages: in blocks marked ```vectors, a name and then its value, indented."""
     found = {}
-    for page in ("manifest.md", "wire.md", "discovery.md"):
+    for page in ("manifest.md", "wire.md", "discovery.md", "envelope.md"):
         name = None
         inside = False
         for line in (HERE / page).read_text(encoding="utf-8").splitlines():
@@ -479,6 +624,7 @@ def check():
 def main():
     check_ed25519()
     check_aes()
+    check_blake3()
     if sys.argv[1:] == ["--check"]:
         sys.exit(check())
     for name, value in vectors():

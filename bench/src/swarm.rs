@@ -39,6 +39,9 @@ pub struct SwarmArgs {
     /// Bits a second of the link between the first zone and each other, in each direction
     #[arg(long, value_name = "RATE", default_value = "50M", value_parser = parse_rate)]
     pub between: u64,
+    /// Do not tell senders and receivers which zone they are in
+    #[arg(long)]
+    pub no_labels: bool,
     /// How long something may wait for a link
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_time)]
     pub queue: Duration,
@@ -133,7 +136,10 @@ pub fn run(args: &SwarmArgs) -> Outcome<bool> {
 fn title(args: &SwarmArgs, spec: &Spec) -> String {
     let zones = match args.zones {
         1 => String::new(),
-        zones => format!(", {zones} zones joined by {}", show_rate(args.between)),
+        zones => {
+            let unknown = if args.no_labels { " that nobody knows of" } else { "" };
+            format!(", {zones} zones{unknown} joined by {}", show_rate(args.between))
+        }
     };
     format!("{spec} to hosts with {} each{zones}", show_rate(args.rate))
 }

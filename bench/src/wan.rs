@@ -19,6 +19,7 @@ use turn::Turn;
 
 /// Runs the command. Whether every result counts.
 pub fn run(args: &WanArgs) -> Outcome<bool> {
+    let args = &args.clone().settled();
     args.check()?;
     let place = Place::open(args.dir.as_deref())?;
     let mut report = Report::begin("wan", Some(place.dir()));
@@ -104,8 +105,16 @@ fn race(
 fn line(round: &Round) -> String {
     let Some(wan) = &round.wan else { return show_seconds(round.seconds) };
     let cut_off = if wan.cut_off { ", cut off" } else { "" };
+    let percent = |share: &f64| format!("{:.0} %", 100.0 * share);
+    let mut others = match wan.shares[..] {
+        [] => String::new(),
+        _ => format!(", copies had {}", wan.shares.iter().map(percent).collect::<Vec<_>>().join(" and ")),
+    };
+    if let Some(beside) = wan.beside_megabits_per_second {
+        others += &format!(", beside {beside:.1} Mb/s");
+    }
     format!(
-        "{:>10}  {:>7.1} Mb/s  round trip {:.2} ×{cut_off}",
+        "{:>10}  {:>7.1} Mb/s  round trip {:.2} ×{others}{cut_off}",
         show_seconds(round.seconds),
         wan.megabits_per_second,
         wan.round_trip_inflation

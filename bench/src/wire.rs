@@ -1,20 +1,29 @@
-//! What the wire gives: TCP with some connections, plain and with TLS 1.3, to this host or another.
+//! What the wire gives: TCP with some connections, plain and with TLS 1.3, to this host or another; with QUIC, to this host.
 
+mod quic;
 mod serve;
 mod tls;
 
-use crate::failure::{OrFailure as _, Outcome, failure};
+use crate::data::{self, Shape, Spec};
+use crate::failure::{Failure, OrFailure as _, Outcome, failure};
+use crate::machine::version_of;
+use crate::place::{Place, remove};
 use crate::results::{Clock, Report};
+use crate::tools::{Hosts, Job, SealiftOptions, Tool as _, sealift};
+use crate::tree::{Compared, Tree};
 use crate::turns::{Turns, TurnsArgs, Watch};
 use crate::units::{parse_bytes, several, show_bytes};
 use clap::Args;
 use std::io::{Read as _, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 
 /// Where a server listens unless it is told otherwise.
 const PORT: u16 = 3949;
+/// How long one transfer may take.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The command line of `wire`.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +34,16 @@ pub struct WireArgs {
     /// Serve others until it is stopped. What they send is thrown away, and there is no secret: anybody may send
     #[arg(long, value_name = "ADDR:PORT", num_args = 0..=1, default_missing_value = "[::]:3949")]
     pub serve: Option<SocketAddr>,
+    /// Instead of TCP, on the loopback interface: quinn alone, one connection with as many streams, nothing hashed nor written;
+    /// and whole transfers by Sealift over QUIC with as many data connections, hashed, verified and written
+    #[arg(long, conflicts_with_all = ["host", "serve"])]
+    pub quic: bool,
+    /// With --quic: the sealift program [default: the one beside this program, else the one on PATH]
+    #[arg(long, value_name = "PATH", requires = "quic")]
+    pub sealift: Option<PathBuf>,
+    /// With --quic: where the data set and copies are [default: $TMPDIR/sealift-bench]
+    #[arg(long, value_name = "DIR", requires = "quic")]
+    pub dir: Option<PathBuf>,
     /// Bytes that are sent in one turn, over all connections together
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes)]
     pub bytes: u64,
@@ -80,6 +99,9 @@ pub fn run(args: &WireArgs) -> Outcome<bool> {
         );
         return server.run().or_failure(|| "cannot serve".into()).map(|()| true);
     }
+    if args.quic {
+        return over_quic(args);
+    }
     let (address, place) = match &args.host {
         Some(host) => (resolve(host)?, format!("to {host}")),
         None => {
@@ -107,6 +129,68 @@ pub fn run(args: &WireArgs) -> Outcome<bool> {
         turns.run(args.turns.rounds, &mut report);
         args.turns.output.write(&report)?;
     }
+    for problem in &report.problems {
+        eprintln!("problem: {problem}");
+    }
+    Ok(report.problems.is_empty())
+}
+
+/// quinn alone, and Sealift over QUIC beside it.
+fn over_quic(args: &WireArgs) -> Outcome<bool> {
+    let place = Place::open(args.dir.as_deref())?;
+    let program = sealift::find(args.sealift.as_deref()).map_err(Failure)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let server = quic::Server::start()?;
+    let mut noise = vec![0; usize::try_from(args.write_bytes).unwrap_or(1 << 20)];
+    crate::data::fill_with_noise(&mut noise);
+    let mut report = Report::begin("wire", Some(place.dir()));
+    report
+        .machine
+        .tools
+        .extend(version_of(&program, &["--version"]).map(|version| ("sealift".into(), version)));
+    for &connections in &args.connections {
+        let bytes = args.bytes - args.bytes % u64::from(connections);
+        let spec = Spec { shape: Shape::Large(bytes), seed: 1, compressible: false };
+        eprintln!("Data set {spec}: making or checking it ...");
+        let data = data::prepare(spec, &place.data())?;
+        place.check_room(bytes, "choose another --dir")?;
+        let options =
+            SealiftOptions { connections: Some(connections), transport: Some("quic"), ..Default::default() };
+        let tool = sealift::Sealift::new(program.clone(), options);
+        let size = show_bytes(bytes as f64);
+        let title = format!("{size} over QUIC, {}, loopback", several(connections.into(), "stream"));
+        let mut turns = Turns::new(title, Clock::Wall, bytes, Duration::ZERO);
+        let (noise, address) = (&noise[..], server.address);
+        turns.add_watched("quinn", move |watch| quic::send(address, connections, bytes, noise, watch));
+        let (place, data, tool) = (&place, &data, &tool);
+        // Whole: from the start of the sender to the end of both.
+        turns.add_watched("sealift", move |watch| {
+            let run = place.new_run("sealift")?;
+            place.settle()?;
+            let scratch = run.join("scratch");
+            std::fs::create_dir_all(&scratch)
+                .or_failure(|| format!("cannot create {}", scratch.display()))?;
+            let ran = watch.time(|| {
+                tool.run(&Job {
+                    source: &data.path,
+                    dest: &run.join("copy"),
+                    scratch: &scratch,
+                    durable: false,
+                    repeated: false,
+                    limit: LIMIT,
+                    hosts: &Hosts::default(),
+                })
+            })?;
+            let copy = Tree::read(&ran.copy)?;
+            if let Some(difference) = data.tree.difference(&copy, Compared { modes: true }) {
+                return failure(format!("the copy is wrong: {difference}"));
+            }
+            remove(&run)
+        });
+        turns.run(args.turns.rounds, &mut report);
+        args.turns.output.write(&report)?;
+    }
+    place.clear_runs()?;
     for problem in &report.problems {
         eprintln!("problem: {problem}");
     }
@@ -197,11 +281,25 @@ mod tests {
         let args = WireArgs {
             host: None,
             serve: None,
+            quic: false,
+            sealift: None,
+            dir: None,
             bytes: 1_000_003,
             connections: vec![1, 2],
             write_bytes: 10_000,
             turns: TurnsArgs { rounds: 1, output: OutputArgs::default() },
         };
         assert!(run(&args).unwrap());
+    }
+
+    #[test]
+    fn quinn_alone_gets_through() {
+        let mut report = Report::begin("wire", None);
+        let server = quic::Server::start().unwrap();
+        let (address, noise) = (server.address, [7; 10_000]);
+        let mut turns = Turns::new("quinn".into(), Clock::Wall, 1_000_002, Duration::ZERO);
+        turns.add_watched("quinn", move |watch| quic::send(address, 3, 1_000_002, &noise, watch));
+        turns.run(1, &mut report);
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
     }
 }

@@ -483,7 +483,12 @@ impl Agent {
 
     /// Starts it with variables of its environment.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) {
-        let mut run = Run::with(["agent", "run", "--state-dir"]).arg(self.state());
+        self.start_as(environment, &[]);
+    }
+
+    /// Starts it with variables of its environment and further arguments.
+    pub fn start_as(&mut self, environment: &[(&str, &str)], args: &[&str]) {
+        let mut run = Run::with(["agent", "run", "--state-dir"]).arg(self.state()).args(args);
         for (name, value) in environment {
             run = run.env(name, value);
         }

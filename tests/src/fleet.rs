@@ -6,8 +6,10 @@
 
 mod member;
 mod puppet;
+mod upload;
 
 pub use puppet::Puppet;
+pub use upload::Upload;
 
 use crate::control::Daemon;
 use member::{Member, dial};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blockdev;
+pub mod clock;
 pub mod control;
 pub mod fleet;
 pub mod hostile;

@@ -84,7 +84,9 @@ impl Turn<'_> {
             Ok(Program::new(end, self.program).at(&host(number)).env("SEALIFT_STATE_DIR", state))
         };
         let sender = program("sender", 0)?
-            .args(["send", "--json", "--bind"])
+            .args(["send", "--json"])
+            .args(self.label(0))
+            .arg("--bind")
             .arg(format!("{}:0", lan.address(0)))
             .arg("--ticket-file")
             .arg(&ticket)
@@ -97,6 +99,7 @@ impl Turn<'_> {
         let mut ready = Vec::new();
         for number in 1..=self.receivers {
             let receiver = program("receiver", number)?.args(["receive", "--json", "--fsync=no"]);
+            let receiver = receiver.args(self.label(number));
             let receiver =
                 receiver.args(&self.args.receive_args).arg(&at_ticket).arg(self.dir(number).join("copy"));
             ready.push(receiver.ready(&self.dir(number), limit)?);
@@ -109,6 +112,14 @@ impl Turn<'_> {
         let mut finished = vec![sender.stop()?];
         finished.extend(receivers);
         Ok(finished)
+    }
+
+    /// Tells a host where it is, if that matters.
+    fn label(&self, number: usize) -> Vec<String> {
+        match self.args.zones > 1 && !self.args.no_labels {
+            true => vec!["--label".into(), format!("zone{}", number % self.args.zones)],
+            false => Vec::new(),
+        }
     }
 
     /// Where a host keeps everything: 0 is the source.

@@ -1,11 +1,12 @@
 //! Sealift itself: a sender and a receiver, from the start of the sender to the end of both.
 
 use super::{Job, Ran, Tool};
-use crate::failure::Outcome;
+use crate::failure::{OrFailure as _, Outcome, failure};
 use crate::machine::version_of;
 use crate::measure::Program;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// How Sealift is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct SealiftOptions {
     pub connections: Option<u32>,
     /// `--transport`, unless it is left to the program.
     pub transport: Option<&'static str>,
+    /// Whether the job is sealed, to an RSA key of 3072 bits that `openssl` makes.
+    pub sealed: bool,
 }
 
 /// The program with one set of options.
@@ -53,7 +56,9 @@ impl Sealift {
 impl Tool for Sealift {
     fn name(&self) -> String {
         let connections = self.options.connections.map(|count| format!("{count}-connections"));
-        let parts = [self.options.hash.map(Into::into), self.options.cipher.map(Into::into), connections];
+        let sealed = self.options.sealed.then(|| "sealed".to_owned());
+        let parts =
+            [self.options.hash.map(Into::into), self.options.cipher.map(Into::into), connections, sealed];
         let name = std::iter::once("sealift".to_owned()).chain(parts.into_iter().flatten());
         name.collect::<Vec<_>>().join("+")
     }
@@ -86,6 +91,10 @@ impl Tool for Sealift {
         if let Some(cipher) = self.options.cipher {
             sender = sender.args(["--cipher", cipher]);
         }
+        let keys = self.options.sealed.then(|| Keys::make(job.scratch)).transpose()?;
+        if let Some(keys) = &keys {
+            sender = sender.arg("--seal-to").arg(&keys.public);
+        }
         let mut at_ticket = std::ffi::OsString::from("@");
         at_ticket.push(&ticket);
         let mut receiver = Program::new("receiver", &self.program)
@@ -104,7 +113,48 @@ impl Tool for Sealift {
         sender.wait_for_line("gave a ticket", |line| line.contains(r#""event":"ticket""#).then_some(()))?;
         let receiver = receiver.go()?.finish()?;
         let sender = sender.finish()?;
-        Ok(Ran::of(job, vec![sender, receiver], Vec::new()))
+        let mut ran = Ran::of(job, vec![sender, receiver], Vec::new());
+        if let Some(keys) = &keys {
+            // What is checked is what the key makes of it. That takes its own time, which is not the transfer's.
+            ran.copy = job.scratch.join("restored");
+            if ran.copy.exists() {
+                std::fs::remove_dir_all(&ran.copy)
+                    .or_failure(|| format!("cannot remove {}", ran.copy.display()))?;
+            }
+            let restore = Program::new("restore", &self.program)
+                .args(["restore", "--json"])
+                .arg(job.dest)
+                .arg(&ran.copy)
+                .arg("--key")
+                .arg(&keys.private)
+                .env("SEALIFT_STATE_DIR", state("receiver"));
+            restore.ready(job.scratch, job.limit)?.go()?.finish()?;
+        }
+        Ok(ran)
+    }
+}
+
+/// A pair of keys.
+struct Keys {
+    private: PathBuf,
+    public: PathBuf,
+}
+
+impl Keys {
+    /// Those of a contestant, made once.
+    fn make(dir: &Path) -> Outcome<Self> {
+        let keys = Self { private: dir.join("private.pem"), public: dir.join("public.pem") };
+        if !keys.public.exists() {
+            let run = |command: &mut Command| {
+                let done = command.output().or_failure(|| "openssl cannot be run".to_owned())?;
+                if done.status.success() { Ok(()) } else { failure("openssl makes no key") }
+            };
+            let (make, bits) = (["genpkey", "-algorithm", "RSA", "-pkeyopt"], "rsa_keygen_bits:3072");
+            run(Command::new("openssl").args(make).args([bits, "-out"]).arg(&keys.private))?;
+            let export = ["pkey", "-pubout", "-in"];
+            run(Command::new("openssl").args(export).arg(&keys.private).arg("-out").arg(&keys.public))?;
+        }
+        Ok(keys)
     }
 }
 

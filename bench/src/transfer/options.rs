@@ -57,6 +57,9 @@ pub struct TransferArgs {
     /// Sealift's cipher; several make as many contestants [default: the program's own]
     #[arg(long, value_name = "aes-256-gcm|aes-128-gcm", value_enum, value_delimiter = ',')]
     pub cipher: Vec<Cipher>,
+    /// Sealift once more, with what it copies sealed to a key; what is checked then is what that key restores
+    #[arg(long)]
+    pub sealed: bool,
     /// Sealift's data connections [default: the program's own]
     #[arg(long, value_name = "N")]
     pub connections: Option<u32>,
@@ -243,13 +246,17 @@ impl TransferArgs {
         or_none(self.hash.iter().map(hash).collect())
             .into_iter()
             .flat_map(|hash| {
-                let variant = |&cipher: &_| SealiftOptions {
-                    hash,
-                    cipher,
-                    connections: self.connections,
-                    transport: None,
-                };
-                ciphers.iter().map(variant).collect::<Vec<_>>()
+                let variants = ciphers.iter().flat_map(|&cipher| {
+                    let variant = |sealed| SealiftOptions {
+                        hash,
+                        cipher,
+                        connections: self.connections,
+                        transport: None,
+                        sealed,
+                    };
+                    std::iter::once(variant(false)).chain(self.sealed.then(|| variant(true)))
+                });
+                variants.collect::<Vec<_>>()
             })
             .collect()
     }

@@ -4,7 +4,7 @@ use crate::data::{Shape, Spec};
 use crate::failure::{Outcome, failure};
 use crate::output::OutputArgs;
 use crate::units::{parse_rate, parse_share, parse_time, show_rate};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sealift_bench::emulated::LinkSpec;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,10 @@ const FLOWS_MAX: u64 = 8;
 /// The command line of `wan`.
 #[derive(Clone, Debug, Args)]
 pub struct WanArgs {
+    /// A link and data sets by name, instead of --rate, --rtt, --loss and --data: p9 is 200M, 100ms and 1% with large:256MiB; p9b
+    /// is 1G, 100ms and 0.5% with large:1GiB; p9b-small is p9's link with small:100000:10000B
+    #[arg(long, value_enum, conflicts_with_all = ["rate", "rtt", "loss", "data"])]
+    pub preset: Option<Preset>,
     /// Bits a second of the link, in each direction: 200M, 1G
     #[arg(long, value_name = "RATE", default_value = "200M", value_parser = parse_rate)]
     pub rate: u64,
@@ -77,7 +81,32 @@ pub struct WanArgs {
     pub output: OutputArgs,
 }
 
+/// Links and data sets that have a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// A long link that loses.
+    P9,
+    /// A fast one.
+    P9b,
+    /// Many small files over the first.
+    P9bSmall,
+}
+
 impl WanArgs {
+    /// The same, as its preset has it.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        let Some(preset) = self.preset.take() else { return self };
+        let (rate, loss, shape) = match preset {
+            Preset::P9 => (200_000_000, 0.01, Shape::Large(256 << 20)),
+            Preset::P9b => (1_000_000_000, 0.005, Shape::Large(1 << 30)),
+            Preset::P9bSmall => {
+                (200_000_000, 0.01, Shape::Small { files: 100_000, bytes_each: Some(10_000) })
+            }
+        };
+        Self { rate, rtt: Duration::from_millis(100), loss, data: vec![shape], ..self }
+    }
+
     /// That it makes sense, as far as the command line's own rules do not say it.
     pub fn check(&self) -> Outcome<()> {
         match self.sysctl.iter().find(|one| !one.contains('=')) {
@@ -160,6 +189,18 @@ mod tests {
         assert_eq!((link.rate, link.delay, link.loss), (200_000_000, Duration::from_millis(50), 0.01));
         assert_eq!(args.tools.len(), 5);
         assert_eq!(args.specs().count(), 1);
+    }
+
+    #[test]
+    fn presets_are_links_with_data() {
+        let of = |name: &str| args(&["--preset", name]).unwrap().settled();
+        let shown = |args: &WanArgs| (args.title(), args.specs().next().unwrap().to_string());
+        let long = "200 Mb/s, round trip 100 ms, 1 % lost, queue 100 ms".to_owned();
+        let fast = "1 Gb/s, round trip 100 ms, 0.5 % lost, queue 100 ms".to_owned();
+        assert_eq!(shown(&of("p9")), (long.clone(), "large:256MiB".into()));
+        assert_eq!(shown(&of("p9b")), (fast, "large:1GiB".into()));
+        assert_eq!(shown(&of("p9b-small")), (long, "small:100000:10000B".into()));
+        assert!(args(&["--preset=p9b", "--rate=2G"]).is_err());
     }
 
     #[test]

@@ -28,6 +28,12 @@ fn provider(kind: Kind) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: vec![suite], ..aws_lc_rs::default_provider() })
 }
 
+/// For QUIC, whose first packets are always of AES-128; what follows is of AES-256, as Sealift's is.
+fn quic_provider() -> Arc<CryptoProvider> {
+    let suites = vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
+    Arc::new(CryptoProvider { cipher_suites: suites, ..aws_lc_rs::default_provider() })
+}
+
 /// The end that sends.
 pub struct Client(Arc<AnyKey>);
 
@@ -42,12 +48,7 @@ impl Client {
         if kind == Kind::Plain {
             return Ok(None);
         }
-        let config = ClientConfig::builder_with_provider(provider(kind))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&self.0) as _)
-            .with_no_client_auth();
+        let config = self.config_of(provider(kind))?;
         let name = ServerName::try_from("sealift-bench").map_err(io::Error::other)?;
         let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         session.set_buffer_limit(Some(BUFFER_BYTES));
@@ -55,6 +56,21 @@ impl Client {
             session.complete_io(stream)?;
         }
         Ok(Some(session))
+    }
+
+    /// For QUIC.
+    pub fn config(&self) -> io::Result<ClientConfig> {
+        self.config_of(quic_provider())
+    }
+
+    fn config_of(&self, provider: Arc<CryptoProvider>) -> io::Result<ClientConfig> {
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&self.0) as _)
+            .with_no_client_auth();
+        Ok(config)
     }
 }
 
@@ -78,11 +94,7 @@ impl Server {
         if kind == Kind::Plain {
             return Ok(None);
         }
-        let mut config = ServerConfig::builder_with_provider(provider(kind))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&self.0))));
+        let mut config = self.config_of(provider(kind))?;
         // The last byte to the client goes without TLS: nothing may be sent after the handshake.
         config.send_tls13_tickets = 0;
         let mut session = ServerConnection::new(Arc::new(config)).map_err(io::Error::other)?;
@@ -90,6 +102,20 @@ impl Server {
             session.complete_io(stream)?;
         }
         Ok(Some(session))
+    }
+
+    /// For QUIC.
+    pub fn config(&self) -> io::Result<ServerConfig> {
+        self.config_of(quic_provider())
+    }
+
+    fn config_of(&self, provider: Arc<CryptoProvider>) -> io::Result<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&self.0))));
+        Ok(config)
     }
 }
 

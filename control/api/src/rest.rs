@@ -7,11 +7,13 @@
 mod agents;
 mod endpoint;
 mod jobs;
+mod keks;
 pub mod limits;
 mod logs;
 mod name;
 mod records;
 mod runs;
+mod secret;
 mod settings;
 mod users;
 
@@ -20,11 +22,18 @@ pub use agents::{
     NewEnrolmentTokenSecret,
 };
 pub use endpoint::{Endpoint, EndpointError, Place};
-pub use jobs::{Cipher, Hash, Job, JobKey, JobKind, JobPatch, JobSpec, NewJob, Schedule, Transport};
-pub use logs::{LogField, LogRecord};
+pub use jobs::{
+    Cipher, Day, Hash, Job, JobKey, JobKind, JobPatch, JobSpec, NewJob, RateEntry, RateSchedule, Schedule,
+    Transport,
+};
+pub use keks::{GroupPolicy, Kek, KekFiles, KekMode, KekState, KekWraps, NewKek};
+pub use logs::{
+    LogField, LogRecord, OpenLogs, OpenedLogs, Rewrapped, SealedLog, SealedSegment, fields_of, within_limits,
+};
 pub use name::{Name, NameError};
 pub use records::{AuditRecord, Event, Severity};
 pub use runs::{Run, RunAgent, RunAgentState, RunDetail, RunRole, RunState};
+pub use secret::SecretText;
 pub use settings::{Settings, SettingsPatch};
 pub use users::{
     ApiToken, Login, LoginAnswer, NewApiToken, NewApiTokenSecret, NewUser, PasswordChange, Role, User,

@@ -8,14 +8,16 @@
 mod tests;
 
 use crate::db::agents::parsed;
-use crate::db::{DbError, Write, agents, jobs};
+use crate::db::{self, DbError, Write, agents, jobs};
+use crate::spec::minute_of_day;
+use data_encoding::HEXLOWER;
 use rusqlite::{Row, params};
 use sealift_api::agent::assignment::{Action, Role};
-use sealift_api::agent::{Assignment, Document, Settings, settings};
+use sealift_api::agent::{Assignment, Document, Kek, RateEntry, RateSchedule, Settings, settings};
 use sealift_api::rest::{
-    AgentState, Cipher, Hash, JobKind, JobSpec, RunAgentState, RunRole, RunState, Transport,
+    AgentState, Cipher, Day, Hash, JobKind, JobSpec, Name, RunAgentState, RunRole, RunState, Transport,
 };
-use sealift_proto::keys::RwSeed;
+use sealift_proto::keys::{RoSecret, RwSeed};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -48,8 +50,13 @@ pub fn assignment_id(kind: JobKind, job: Uuid, source: Uuid) -> Uuid {
 /// [`DbError::NotFound`] if there is no such agent; [`DbError::Crypto`] if a key cannot be opened.
 pub fn desired(w: &Write<'_>, agent: Uuid) -> Result<Document, DbError> {
     let mut document = Document::default();
-    if agents::get(w.tx(), agent)?.state != AgentState::Approved {
+    let standing = agents::get(w.tx(), agent)?;
+    if standing.state != AgentState::Approved {
         return Ok(document);
+    }
+    document.must_seal = standing.takes_ciphertext_alone();
+    if let Some(name) = db::settings::get(w.tx())?.logs_kek {
+        document.logs_kek = keks(w, std::slice::from_ref(&name))?.pop();
     }
     for part in parts(w, agent)? {
         document.assignments.extend(assignment(w, &part)?);
@@ -96,7 +103,17 @@ fn digest(document: &Document) -> [u8; 32] {
         digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
         digest.update(bytes);
     };
-    let Document { number: _, incarnation: _, assignments, logs_port: _, tracker_port: _ } = document;
+    let Document {
+        number: _,
+        incarnation: _,
+        assignments,
+        logs_port: _,
+        tracker_port: _,
+        must_seal,
+        logs_kek,
+    } = document;
+    put(&[u8::from(*must_seal), u8::from(logs_kek.is_some())]);
+    logs_kek.iter().for_each(|kek| put_kek(&mut put, kek));
     for assignment in assignments {
         let Assignment {
             job_id,
@@ -112,6 +129,9 @@ fn digest(document: &Document) -> [u8; 32] {
             source_addresses,
             destinations,
             settings,
+            sealed,
+            keks,
+            rate_schedule,
         } = assignment;
         let Settings { hash, cipher, delete, connections, bytes_per_second, transport } =
             settings.unwrap_or_default();
@@ -131,8 +151,28 @@ fn digest(document: &Document) -> [u8; 32] {
         for address in source_addresses {
             put(address.as_bytes());
         }
+        put(&[u8::from(*sealed)]);
+        put(&keks.len().to_le_bytes());
+        keks.iter().for_each(|kek| put_kek(&mut put, kek));
+        put(&[u8::from(rate_schedule.is_some())]);
+        if let Some(RateSchedule { time_zone, entries }) = rate_schedule {
+            put(time_zone.as_bytes());
+            put(&entries.len().to_le_bytes());
+            for RateEntry { day, minute, bytes_per_second } in entries {
+                put(&day.to_le_bytes());
+                put(&minute.to_le_bytes());
+                put(&bytes_per_second.to_le_bytes());
+            }
+        }
     }
     digest.finalize().into()
+}
+
+fn put_kek(put: &mut impl FnMut(&[u8]), kek: &Kek) {
+    let Kek { name, version, fingerprint, public_pem } = kek;
+    for bytes in [name.as_bytes(), &version.to_le_bytes(), fingerprint, public_pem.as_bytes()] {
+        put(bytes);
+    }
 }
 
 /// An agent's part in a run that goes on.
@@ -183,6 +223,8 @@ fn assignment(w: &Write<'_>, part: &Part) -> Result<Option<Assignment>, DbError>
         path: part.path.clone(),
         epoch: part.epoch,
         settings: Some(settings(&part.spec)),
+        sealed: !part.spec.seal_to.is_empty(),
+        rate_schedule: rate_schedule(&part.spec),
         ..Assignment::default()
     };
     assignment.set_action(if part.run_state == RunState::Paused { Action::Pause } else { Action::Run });
@@ -197,6 +239,7 @@ fn assignment(w: &Write<'_>, part: &Part) -> Result<Option<Assignment>, DbError>
             assignment.set_role(Role::Source);
             assignment.destinations = destinations.not_failed;
             assignment.read_write_seed = jobs::seed(w, part.job, part.source, part.epoch)?.to_vec();
+            assignment.keks = keks(w, &part.spec.seal_to)?;
         }
         RunRole::Destination => {
             let addresses = source_addresses(w, part)?;
@@ -205,13 +248,28 @@ fn assignment(w: &Write<'_>, part: &Part) -> Result<Option<Assignment>, DbError>
             }
             let seed = jobs::seed(w, part.job, part.source, part.epoch)?;
             let keys = RwSeed::new(&seed);
+            let verify_key = keys.verify_key();
+            // Whoever keeps a sealed job's replicas gets nothing of what it would have if the job were not.
+            let secret = if assignment.sealed { RoSecret::of_keepers(&verify_key) } else { keys.ro_secret() };
             assignment.set_role(Role::Destination);
             assignment.source_addresses = addresses;
-            assignment.read_only_secret = keys.ro_secret().as_bytes().to_vec();
-            assignment.verify_key = keys.verify_key().as_bytes().to_vec();
+            assignment.read_only_secret = secret.as_bytes().to_vec();
+            assignment.verify_key = verify_key.as_bytes().to_vec();
         }
     }
     Ok(Some(assignment))
+}
+
+/// KEKs by their names, as they are now. One that is not active is named nowhere where this is asked.
+fn keks(w: &Write<'_>, names: &[Name]) -> Result<Vec<Kek>, DbError> {
+    let one = |name: &Name| {
+        let Some(kek) = db::keks::active(w.tx(), name)? else { return Ok(None) };
+        let fingerprint = HEXLOWER.decode(kek.fingerprint.as_bytes());
+        let fingerprint = fingerprint.map_err(|_| DbError::Damaged("a fingerprint of a KEK".to_owned()))?;
+        let (version, public_pem) = (kek.kek_version, kek.public_pem);
+        Ok(Some(Kek { name: name.to_string(), version, fingerprint, public_pem }))
+    };
+    names.iter().filter_map(|name| one(name).transpose()).collect()
 }
 
 /// The destinations of a source.
@@ -243,6 +301,32 @@ fn source_addresses(w: &Write<'_>, part: &Part) -> Result<Vec<String>, DbError> 
         .prepare_cached(sql)?
         .query_row(of, |row| parsed(row, 0, |text: String| serde_json::from_str(&text).ok()))?;
     Ok(addresses)
+}
+
+/// One that was checked when it was taken.
+fn rate_schedule(spec: &JobSpec) -> Option<RateSchedule> {
+    let schedule = spec.rate_schedule.as_ref()?;
+    let entry = |entry: &sealift_api::rest::RateEntry| {
+        Some(RateEntry {
+            day: entry.day.map_or(0, day_number),
+            minute: minute_of_day(&entry.from).ok()?.minutes().into(),
+            bytes_per_second: entry.bytes_per_second.unwrap_or(0),
+        })
+    };
+    let entries = schedule.entries.iter().filter_map(entry).collect();
+    Some(RateSchedule { time_zone: schedule.time_zone.clone(), entries })
+}
+
+fn day_number(day: Day) -> u32 {
+    match day {
+        Day::Monday => 1,
+        Day::Tuesday => 2,
+        Day::Wednesday => 3,
+        Day::Thursday => 4,
+        Day::Friday => 5,
+        Day::Saturday => 6,
+        Day::Sunday => 7,
+    }
 }
 
 fn settings(spec: &JobSpec) -> Settings {

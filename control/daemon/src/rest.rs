@@ -9,9 +9,11 @@ mod agents;
 mod describe;
 mod extract;
 mod jobs;
+mod keks;
 mod logs;
 mod metrics;
 mod once;
+mod opened_logs;
 mod problem;
 mod records;
 mod settings;
@@ -23,6 +25,7 @@ pub use access::{Access, RULES};
 use crate::channel::Hub;
 use crate::db::logs::LogStore;
 use crate::db::{Db, DbError};
+use crate::logs::DataKeys;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, StatusCode, header};
@@ -49,10 +52,12 @@ pub(crate) struct Api {
     db: Db,
     hub: Arc<Hub>,
     logs: LogStore,
+    data_keys: DataKeys,
     streams: Arc<stream::Streams>,
     under_way: once::UnderWay,
     metrics: Arc<metrics::Metrics>,
     logins: Arc<users::LoginLimits>,
+    opens: Arc<opened_logs::OpenLimits>,
 }
 
 #[derive(OpenApi)]
@@ -86,6 +91,13 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(agents::list_tokens, agents::create_token))
         .routes(routes!(agents::revoke_token))
         .routes(routes!(agents::groups))
+        .routes(routes!(agents::set_group_policy))
+        .routes(routes!(keks::list, keks::import))
+        .routes(routes!(keks::get))
+        .routes(routes!(keks::rotate))
+        .routes(routes!(keks::disable))
+        .routes(routes!(keks::enable))
+        .routes(routes!(keks::destroy))
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::get, jobs::update, jobs::delete))
         .routes(routes!(jobs::rotate_keys))
@@ -102,6 +114,10 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(metrics::get))
         .routes(routes!(settings::get, settings::update))
         .routes(routes!(logs::list))
+        .routes(routes!(logs::list_sealed))
+        .routes(routes!(opened_logs::open))
+        .routes(routes!(logs::segments))
+        .routes(routes!(logs::rewrap))
 }
 
 /// The API's description, OpenAPI 3.1, as JSON.
@@ -117,15 +133,23 @@ pub fn description() -> String {
 }
 
 /// The routes of the port. Streams end when `ending` says so.
-pub fn router(db: Db, hub: Arc<Hub>, logs: LogStore, ending: watch::Receiver<bool>) -> Router {
+pub fn router(
+    db: Db,
+    hub: Arc<Hub>,
+    logs: LogStore,
+    data_keys: DataKeys,
+    ending: watch::Receiver<bool>,
+) -> Router {
     let api = Api {
         db,
         hub,
         logs,
+        data_keys,
         streams: stream::Streams::new(ending),
         under_way: once::UnderWay::default(),
         metrics: Arc::default(),
         logins: Arc::default(),
+        opens: Arc::default(),
     };
     let (router, _) = documented().split_for_parts();
     router

@@ -130,6 +130,7 @@ pub async fn serve(
     let clock = db.clone();
     let store = LogStore::open(&options.logs_file, Arc::new(move || clock.now_ms()));
     let store = store.map_err(ServeError::Logs)?;
+    logs::reconcile(&store, &db).map_err(ServeError::Logs)?;
 
     let hub = Hub::new(db.clone(), Arc::clone(&authority));
     hub.logs_port.store(where_to.logs.port(), Ordering::Relaxed);
@@ -137,10 +138,12 @@ pub async fn serve(
     hub.tracker_port.store(tracker_port, Ordering::Relaxed);
     let (end, ending) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone(), ending.clone());
+    let keys = logs::DataKeys::default();
+    let api = crate::rest::router(db.clone(), Arc::clone(&hub), store.clone(), keys.clone(), ending.clone());
     tasks.spawn(port(web, for_people, api, ending.clone()));
     tasks.spawn(port(agents, for_agents, channel::router(Arc::clone(&hub)), ending.clone()));
-    tasks.spawn(port(uploads, for_logs, logs::router(Arc::clone(&hub), store.clone()), ending.clone()));
+    let upload = logs::router(Arc::clone(&hub), store.clone(), keys);
+    tasks.spawn(port(uploads, for_logs, upload, ending.clone()));
     if let Some(tracker) = tracker {
         tasks.spawn(tracker.run(ending.clone()));
     }

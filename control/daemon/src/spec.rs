@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sealift_api::rest::limits::{
     BYTES_PER_SECOND_MIN, CONNECTIONS_MAX, ENDPOINTS_MAX, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN,
-    TIME_ZONE_CHARS_MAX,
+    RATE_ENTRIES_MAX, SEAL_TO_MAX, TIME_ZONE_CHARS_MAX,
 };
-use sealift_api::rest::{Endpoint, JobKind, JobSpec, Place, Schedule};
+use sealift_api::rest::{Endpoint, JobKind, JobSpec, Place, RateSchedule, Schedule};
+use sealift_proto::rate::MinuteOfDay;
 use std::collections::BTreeSet;
 
 /// Why a spec makes no sense.
@@ -30,12 +31,24 @@ pub enum SpecError {
     /// An agent would replicate to itself.
     #[error("the agent {0} is source and destination")]
     ToItself(String),
+    /// Too many KEKs.
+    #[error("a job is sealed to {SEAL_TO_MAX} KEKs at most")]
+    Keks,
     /// Too many connections.
     #[error("a session has at most {CONNECTIONS_MAX} connections")]
     Connections,
     /// Too low a limit.
     #[error("a limit of rate is at least {BYTES_PER_SECOND_MIN} bytes a second")]
     Rate,
+    /// A schedule of rates without entries, or with too many.
+    #[error("a schedule of rates has 1 to {RATE_ENTRIES_MAX} entries")]
+    RateEntries,
+    /// A time of day that is none.
+    #[error("'{0}' is no time of day from 00:00 to 23:59")]
+    TimeOfDay(String),
+    /// Two entries of a schedule of rates for the same time.
+    #[error("the schedule of rates says twice what holds from {0}")]
+    RateTwice(String),
     /// An interval that is too short or too long.
     #[error("an interval has {INTERVAL_SECONDS_MIN} to {INTERVAL_SECONDS_MAX} seconds")]
     Interval,
@@ -72,12 +85,20 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     if let Some(both) = agents(&spec.from).intersection(&agents(&spec.to)).next() {
         return Err(SpecError::ToItself(both.clone()));
     }
+    if spec.seal_to.len() > SEAL_TO_MAX {
+        return Err(SpecError::Keks);
+    }
+    let mut keks = BTreeSet::new();
+    if let Some(kek) = spec.seal_to.iter().find(|kek| !keks.insert(*kek)) {
+        return Err(SpecError::Twice(kek.to_string()));
+    }
     if spec.connections > CONNECTIONS_MAX {
         return Err(SpecError::Connections);
     }
     if spec.bytes_per_second.is_some_and(|rate| rate < BYTES_PER_SECOND_MIN) {
         return Err(SpecError::Rate);
     }
+    spec.rate_schedule.as_ref().map_or(Ok(()), check_rates)?;
     spec.schedule.as_ref().map_or(Ok(()), check_schedule)
 }
 
@@ -114,6 +135,34 @@ fn check_schedule(schedule: &Schedule) -> Result<(), SpecError> {
             Timestamp::from_millisecond(*at_ms).map(|_| ()).map_err(|_| SpecError::Time)
         }
     }
+}
+
+fn check_rates(schedule: &RateSchedule) -> Result<(), SpecError> {
+    zone(&schedule.time_zone)?;
+    if !(1..=RATE_ENTRIES_MAX).contains(&schedule.entries.len()) {
+        return Err(SpecError::RateEntries);
+    }
+    let mut times = BTreeSet::new();
+    for entry in &schedule.entries {
+        if entry.bytes_per_second.is_some_and(|rate| rate < BYTES_PER_SECOND_MIN) {
+            return Err(SpecError::Rate);
+        }
+        let from = minute_of_day(&entry.from)?;
+        if !times.insert((entry.day, from)) {
+            let day = entry.day.map_or_else(String::new, |day| format!("{day} "));
+            return Err(SpecError::RateTwice(format!("{day}{from}")));
+        }
+    }
+    Ok(())
+}
+
+/// `HH:MM`.
+///
+/// # Errors
+/// If it is no time of day.
+pub fn minute_of_day(text: &str) -> Result<MinuteOfDay, SpecError> {
+    let minute = text.parse().ok().filter(|_| text.len() == "HH:MM".len());
+    minute.ok_or_else(|| SpecError::TimeOfDay(text.chars().take(16).collect()))
 }
 
 fn zone(name: &str) -> Result<TimeZone, SpecError> {
@@ -206,6 +255,29 @@ mod tests {
         assert_eq!(with(serde_json::json!({ "type": "interval", "seconds": 60 })), Ok(()));
         assert_eq!(with(serde_json::json!({ "type": "interval", "seconds": 1 })), Err(SpecError::Interval));
         assert_eq!(with(serde_json::json!({ "type": "once", "at_ms": i64::MAX })), Err(SpecError::Time));
+    }
+
+    #[test]
+    fn schedules_of_rates_are_checked() {
+        use serde_json::json;
+        let with = |zone: &str, entries: serde_json::Value| {
+            let schedule = json!({ "time_zone": zone, "entries": entries });
+            let json = json!({
+                "kind": "distribution", "from": ["a:/x"], "to": ["b:/x"], "rate_schedule": schedule,
+            });
+            check(&spec(&json.to_string()))
+        };
+        let day = json!({ "from": "08:00", "bytes_per_second": 8192 });
+        let right = json!([day, { "from": "20:00" }, { "day": "sunday", "from": "08:00" }]);
+        assert_eq!(with("UTC", right.clone()), Ok(()));
+        assert_eq!(with("Nowhere/City", right), Err(SpecError::TimeZone));
+        assert_eq!(with("UTC", json!([])), Err(SpecError::RateEntries));
+        assert_eq!(with("UTC", json!(vec![day.clone(); 65])), Err(SpecError::RateEntries));
+        assert_eq!(with("UTC", json!([day, day])), Err(SpecError::RateTwice("08:00".into())));
+        assert_eq!(with("UTC", json!([{ "from": "08:00", "bytes_per_second": 8191 }])), Err(SpecError::Rate));
+        for wrong in ["8:00", "24:00", "", "08:00:00"] {
+            assert_eq!(with("UTC", json!([{ "from": wrong }])), Err(SpecError::TimeOfDay(wrong.into())));
+        }
     }
 
     #[test]

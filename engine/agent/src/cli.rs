@@ -2,23 +2,26 @@
 
 mod agent;
 mod operator;
+mod restore;
 
 use crate::discovery::DiscoveryArgs;
 use crate::error::{Finish, RunError};
 use crate::orders;
+use crate::pace::Pace;
 use crate::preserve::{Aspect, Preserve};
 use crate::receive::{self, MaxDelete, OnConflict, Owners, ReceiveOptions, Verify};
 use crate::report::{Event, Reporter, Style};
+use crate::seal::KeyFile;
 use crate::send::{self, DATA_PORT, SendOptions};
 use crate::state::{JobName, StateDir};
 use crate::swarm::SwarmOptions;
 use crate::verify::{self, RebuildOptions, VerifyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealift_net::{Cipher, Limiter, Transport};
+use sealift_net::{Cipher, Transport};
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::limits::{DATA_CONNECTIONS_MAX, TICKET_CHARS_MAX};
 use sealift_proto::member::Label;
-use sealift_proto::rate::Rate;
+use sealift_proto::rate::{BothWays, Timetable};
 use sealift_proto::ticket::{Address, Ticket};
 use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFilter};
 use std::ffi::{OsStr, OsString};
@@ -72,6 +75,17 @@ enum Command {
         sealift verify /data/copy --repair --from @ticket.txt\n\n\
         Exit codes: 0 all right, 3 damage found (after a repair: left), 1 it cannot be verified.")]
     Verify(VerifyArgs),
+    /// Makes the tree of a sealed job anew from what any receiver of it has, with the private key.
+    #[command(after_help = "Examples:\n  sealift restore /data/keeper /data/tree --key private.pem\n  \
+        sealift restore /data/keeper /data/tree --key private.pem --passphrase-file passphrase.txt\n\n\
+        Exit codes: 0 all restored, 3 some entries could not be, 1 nothing could.")]
+    Restore(restore::RestoreArgs),
+    /// Wraps the data key of a sealed job to other keys, for replicas whose source is not there to do it.
+    #[command(
+        after_help = "Example:\n  sealift rewrap /data/keeper --key old.pem --seal-to new.pub.pem --out new.keys\n  \
+        sealift restore /data/keeper /data/tree --key new.pem --keys new.keys"
+    )]
+    Rewrap(restore::RewrapArgs),
     /// What this host remembers of a replica.
     #[command(subcommand)]
     Index(IndexCommand),
@@ -120,7 +134,7 @@ struct SendArgs {
     #[command(flatten)]
     discovery: DiscoveryArgs,
     #[command(flatten)]
-    pace: Pace,
+    pace: PaceArgs,
     /// Where this host stands in the network, from the widest part to the narrowest (eu/dc1/rack7): receivers fetch from
     /// those who are near
     #[arg(long, value_name = "LABEL", default_value = "", hide_default_value = true)]
@@ -134,6 +148,10 @@ struct SendArgs {
     /// What is carried beside names, content, modes, times and links: a list of owner, xattrs, acls; or all
     #[arg(long, value_name = "LIST", default_value = "default")]
     preserve: Preserve,
+    /// Seal names and content so that only the holder of this RSA key's private half can read them (with `sealift restore`);
+    /// receivers keep, verify, repair and serve what they cannot read. A public key in PEM; may be repeated
+    #[arg(long, value_name = "FILE")]
+    seal_to: Vec<KeyFile>,
     /// Tell events as JSON, one object a line, on standard output
     #[arg(long)]
     json: bool,
@@ -162,7 +180,7 @@ struct ReceiveArgs {
     #[command(flatten)]
     discovery: DiscoveryArgs,
     #[command(flatten)]
-    pace: Pace,
+    pace: PaceArgs,
     #[command(flatten)]
     swarm: SwarmArgs,
     /// Keep set-user-id, set-group-id and sticky bits of files and directories
@@ -203,6 +221,9 @@ struct ReceiveArgs {
     /// How long a full disk is waited for, in seconds [default: as long as it takes]
     #[arg(long, value_name = "SECONDS")]
     wait_for_space: Option<u32>,
+    /// Take a ticket of a sealed job alone: nothing is kept here that could be read here
+    #[arg(long)]
+    must_seal: bool,
     /// DEST may be another directory than was replicated to under this name before
     #[arg(long)]
     new_replica: bool,
@@ -216,11 +237,12 @@ struct ReceiveArgs {
 
 /// How fast.
 #[derive(Debug, Args)]
-struct Pace {
-    /// How fast blocks go over the wire, all connections together: bytes a second, with K, M, G or T for powers of 1024
-    /// [default: as fast as it can be]
-    #[arg(long, value_name = "RATE")]
-    bwlimit: Option<Rate>,
+struct PaceArgs {
+    /// How fast blocks go over the wire, all connections together: bytes a second, with K, M, G or T for powers of 1024;
+    /// UP:DOWN for each direction by itself; or a timetable by this host's time of day, like '08:00,512K 18:00,30M 23:00,off'
+    /// or 'Mon-08:00,1M Sat-00:00,off' [default: as fast as it can be]
+    #[arg(long, value_name = "RATE|TIMETABLE", conflicts_with = "orders")]
+    bwlimit: Option<Timetable>,
     /// Take orders, as an agent gives them, from standard input, and end with it
     #[arg(long, hide = true)]
     orders: bool,
@@ -286,8 +308,8 @@ struct VerifyArgs {
     #[arg(long, default_value_t = Transport::Auto, value_name = "tcp|quic|auto", requires = "repair")]
     transport: Transport,
     /// How fast blocks are fetched, as with receive
-    #[arg(long, value_name = "RATE", requires = "repair")]
-    bwlimit: Option<Rate>,
+    #[arg(long, value_name = "RATE|TIMETABLE", requires = "repair")]
+    bwlimit: Option<Timetable>,
     #[command(flatten)]
     discovery: DiscoveryArgs,
     /// Keep set-user-id, set-group-id and sticky bits of what is repaired
@@ -344,8 +366,9 @@ pub fn main() -> ExitCode {
         Command::Send(args) => args.json,
         Command::Receive(args) => args.json,
         Command::Verify(args) => args.json,
+        Command::Restore(args) => args.json,
         Command::Index(IndexCommand::Rebuild(args)) => args.json,
-        Command::Agent(_) | Command::Operator(_) => false,
+        Command::Agent(_) | Command::Operator(_) | Command::Rewrap(_) => false,
     };
     let style = if json { Style::Json } else { Style::People };
     let reporter = Arc::new(Reporter::new(style).with_bar());
@@ -383,6 +406,11 @@ fn run(command: Command, state_dir: Option<PathBuf>, reporter: &Arc<Reporter>) -
             let options = args.options(StateDir::open(state_dir)?)?;
             runtime.block_on(verify::verify(options, reporter))
         }
+        Command::Restore(args) => {
+            let options = args.options(StateDir::open(state_dir)?)?;
+            runtime.block_on(crate::restore::restore(options, reporter))
+        }
+        Command::Rewrap(args) => crate::restore::rewrap(&args.options(), &reporter),
         Command::Index(IndexCommand::Rebuild(args)) => {
             let state = StateDir::open(state_dir)?;
             let ticket = args.ticket.as_ref().map(decode_ticket).transpose()?;
@@ -408,27 +436,30 @@ impl SendArgs {
             },
             cipher: self.cipher,
             label: self.label,
-            limiter: self.pace.limiter()?,
+            limiter: self.pace.pace()?.up,
             transport: self.transport,
             connections: self.connections,
             job: self.job,
             state_dir,
             rehash: self.rehash,
             preserve: self.preserve,
+            seal_to: self.seal_to,
             discovery: self.discovery.options()?,
         })
     }
 }
 
-impl Pace {
+impl PaceArgs {
     /// Whoever takes orders from standard input has read everything else from there before.
-    fn limiter(&self) -> Result<Arc<Limiter>, RunError> {
-        let limiter = Arc::new(Limiter::new(self.bwlimit));
+    fn pace(self) -> Result<Pace, RunError> {
+        let timetable = self.bwlimit.unwrap_or_else(|| Timetable::always(BothWays::default()));
+        let failed = |error| RunError::Failed(format!("cannot keep to a timetable: {error}"));
+        let pace = Pace::by(timetable).map_err(failed)?;
         if self.orders {
             let failed = |error| RunError::Usage(format!("cannot take orders: {error}"));
-            orders::follow(Arc::clone(&limiter)).map_err(failed)?;
+            orders::follow(pace.clone()).map_err(failed)?;
         }
-        Ok(limiter)
+        Ok(pace)
     }
 }
 
@@ -442,22 +473,11 @@ impl ReceiveArgs {
             None => (ticket_from_environment()?, PathBuf::from(self.ticket_or_dest)),
         };
         let ticket = Ticket::decode(&ticket).map_err(|error| RunError::Usage(error.to_string()))?;
-        let usage = |error: &dyn std::fmt::Display| RunError::Usage(error.to_string());
-        let kept = |aspect| self.preserve.has(aspect);
-        let owners = Owners::new(MapperOptions {
-            kinds: AttributeKinds {
-                owner: kept(Aspect::Owner),
-                xattrs: kept(Aspect::Xattrs),
-                acls: kept(Aspect::Acls),
-            },
-            xattrs: match self.xattr.is_empty() {
-                true => XattrFilter::default(),
-                false => XattrFilter::parse(&self.xattr).map_err(|error| usage(&error))?,
-            },
-            owners: OwnerMap::parse(&self.map_owner).map_err(|error| usage(&error))?,
-            allow_root: self.allow_root,
-            remove_others: false,
-        })?;
+        if self.must_seal && !ticket.is_keepers() {
+            let what = "the ticket is not of a sealed job, and --must-seal takes no other: the sender has to --seal-to a key";
+            return Err(RunError::Usage(what.into()));
+        }
+        let owners = owners(&self.preserve, &self.xattr, &self.map_owner, self.allow_root)?;
         Ok(ReceiveOptions {
             ticket,
             dest,
@@ -466,7 +486,7 @@ impl ReceiveArgs {
                 Switch::No => Durability::Unsynced,
             },
             verify: self.verify,
-            limiter: self.pace.limiter()?,
+            pace: self.pace.pace()?,
             transport: self.transport,
             connections: self.connections,
             swarm: self.swarm.options(),
@@ -488,6 +508,31 @@ impl ReceiveArgs {
     }
 }
 
+/// How owners, extended attributes and access control lists are set.
+fn owners(
+    preserve: &Preserve,
+    xattr: &[String],
+    map_owner: &[String],
+    allow_root: bool,
+) -> Result<Owners, RunError> {
+    let usage = |error: &dyn std::fmt::Display| RunError::Usage(error.to_string());
+    let kept = |aspect| preserve.has(aspect);
+    Owners::new(MapperOptions {
+        kinds: AttributeKinds {
+            owner: kept(Aspect::Owner),
+            xattrs: kept(Aspect::Xattrs),
+            acls: kept(Aspect::Acls),
+        },
+        xattrs: match xattr.is_empty() {
+            true => XattrFilter::default(),
+            false => XattrFilter::parse(xattr).map_err(|error| usage(&error))?,
+        },
+        owners: OwnerMap::parse(map_owner).map_err(|error| usage(&error))?,
+        allow_root,
+        remove_others: false,
+    })
+}
+
 impl VerifyArgs {
     fn options(self, state: StateDir) -> Result<VerifyOptions, RunError> {
         let stdin = |argument: &Option<OsString>| argument.as_deref() == Some(OsStr::new("-"));
@@ -502,7 +547,7 @@ impl VerifyArgs {
                     dest: Some(self.dest.clone()),
                     fsync: Switch::Yes,
                     verify: Verify::Stream,
-                    pace: Pace { bwlimit: self.bwlimit, orders: false },
+                    pace: PaceArgs { bwlimit: self.bwlimit, orders: false },
                     transport: self.transport,
                     connections: default_connections(),
                     swarm: SwarmArgs::none(),
@@ -518,6 +563,7 @@ impl VerifyArgs {
                     allow_root: self.allow_root,
                     xattr: self.xattr,
                     wait_for_space: None,
+                    must_seal: false,
                     new_replica: false,
                     retry_for: self.retry_for,
                     json: self.json,

@@ -239,6 +239,12 @@ impl Finder {
         Ok(!self.found().is_empty())
     }
 
+    /// Whether there is anybody to ask.
+    #[must_use]
+    pub fn can_look(&self) -> bool {
+        self.options.tracker.is_some() || self.options.lan != Lan::Off
+    }
+
     /// A session was opened there: it is dialled again if the session is lost.
     pub fn proved(&mut self, address: SocketAddr) {
         self.proved = Some(address);

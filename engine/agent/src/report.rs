@@ -50,7 +50,12 @@ pub enum Event<'a> {
     Connected {
         /// Who.
         peer: String,
-        /// What the session goes over: `tcp` or `quic`.
+        /// What its control connection goes over: `tcp` or `quic`.
+        transport: &'static str,
+    },
+    /// It is known, or known anew, what all content comes over from whoever gives the manifest.
+    Content {
+        /// `tcp` or `quic`.
         transport: &'static str,
     },
     /// A receiver has ended.
@@ -147,6 +152,21 @@ pub enum Event<'a> {
         bytes: u64,
         /// Entries of the manifest that are not in it, since they are wrong.
         left_out: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// The tree of a sealed job was made anew.
+    Restored {
+        /// Files.
+        files: u64,
+        /// Directories.
+        directories: u64,
+        /// Symbolic links and further names.
+        links: u64,
+        /// Bytes of the files.
+        bytes: u64,
+        /// Entries that could not be restored.
+        failed: u64,
         /// How long it took.
         seconds: f64,
     },
@@ -279,9 +299,9 @@ impl Reporter {
                 }
                 text
             }
-            Event::Connected { peer, transport } => {
-                format!("Connected with {peer} over {}.", transport.to_uppercase())
-            }
+            // Content may go over another transport than what was said first: that is told by itself.
+            Event::Connected { peer, .. } => format!("Connected with {peer}."),
+            Event::Content { transport } => format!("Content comes over {}.", transport.to_uppercase()),
             Event::Disconnected { peer, reason } => format!("{peer}: {reason}."),
             Event::Refused { peer, reason } => format!("{peer} was turned away: {reason}."),
             Event::Progress { files, bytes, bytes_known, .. } => {
@@ -297,9 +317,10 @@ impl Reporter {
             Event::Problem { path, reason } => format!("problem: {path}: {reason}"),
             Event::Damaged { path, reason, .. } => format!("damaged: {path}: {reason}"),
             Event::Extra { path } => format!("extra: {path}"),
-            Event::Verified { .. } | Event::Repaired { .. } | Event::Rebuilt { .. } => {
-                self.checked_text(event)
-            }
+            Event::Verified { .. }
+            | Event::Repaired { .. }
+            | Event::Rebuilt { .. }
+            | Event::Restored { .. } => self.checked_text(event),
             Event::Warning { message } => format!("warning: {message}"),
             Event::Note { message } => message.clone(),
             Event::Done { files, bytes, bytes_transferred, seconds, failed, deleted } => {
@@ -365,6 +386,12 @@ impl Reporter {
                 if *left_out > 0 { format!(", {left_out} are left out") } else { String::new() },
                 human_bytes(*bytes),
                 speed(*bytes, *seconds),
+            ),
+            Event::Restored { files, directories, links, bytes, failed, seconds } => format!(
+                "Restored {files} files, {directories} directories and {links} links; {}, {}{}.",
+                human_bytes(*bytes),
+                speed(*bytes, *seconds),
+                if *failed > 0 { format!("; {failed} entries could not be restored") } else { String::new() },
             ),
             _ => String::new(),
         }

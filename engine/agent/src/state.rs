@@ -6,6 +6,8 @@
 //! ```text
 //! jobs/NAME/seed               the job's read-write seed, 32 bytes
 //! jobs/NAME/chain              which numbers of its chain may have been used, and the last segment
+//! jobs/NAME/data-key           what a sealed job's content is sealed under, 32 bytes
+//! jobs/NAME/envelope           the same, wrapped to those who may read
 //! jobs/NAME/lock               locked (flock) while a sender works for the job
 //! sources/HEX/hashes.redb      hashes of a source's files, by the source's paths and the hash
 //! replicas/HEX/index.redb      what is in a replica, by the replica's identity
@@ -95,6 +97,11 @@ impl StateDir {
         Job::open(&dir, name)
     }
 
+    /// A file of a job that was taken up.
+    pub(crate) fn job_file(&self, name: &JobName, file: &str) -> PathBuf {
+        self.path.join("jobs").join(name.as_str()).join(file)
+    }
+
     /// Puts the seed of a job in place that was made elsewhere. The same one may be put again.
     ///
     /// # Errors
@@ -105,12 +112,17 @@ impl StateDir {
         Job::put_seed(&dir, name, seed)
     }
 
-    /// Where the hashes of a source's files are kept: for each set of paths and each hash one file, whose directory is
-    /// made here. The paths are the user's own; links on the way to them are followed.
+    /// Where the hashes of a source's files are kept: for each set of paths, each hash and each way of sealing one file, whose
+    /// directory is made here. The paths are the user's own; links on the way to them are followed.
     ///
     /// # Errors
     /// If a path leads nowhere, or the directory cannot be made.
-    pub fn source_hashes(&self, paths: &[PathBuf], algorithm: HashAlgorithm) -> io::Result<PathBuf> {
+    pub fn source_hashes(
+        &self,
+        paths: &[PathBuf],
+        algorithm: HashAlgorithm,
+        variant: &[u8],
+    ) -> io::Result<PathBuf> {
         let mut canonical = paths.iter().map(|path| canonical(path)).collect::<io::Result<Vec<_>>>()?;
         canonical.sort();
         canonical.dedup();
@@ -120,6 +132,7 @@ impl StateDir {
             named.extend_from_slice(path.as_os_str().as_bytes());
             named.push(0);
         }
+        named.extend_from_slice(variant);
         let dir = self.path.join("sources").join(hex(&blake3::hash(&named)[..16]));
         make_directory(&dir)?;
         Ok(dir.join("hashes.redb"))
@@ -225,6 +238,16 @@ pub fn write_durably(file: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::rename(&staged, file)?;
     step()?;
     sync_above(file)
+}
+
+/// Makes a file that is not there yet, for its owner alone. What could not be written whole is removed.
+pub fn create_durably(file: &Path, content: &[u8]) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    let written = out.write_all(content).and_then(|()| out.sync_all()).and_then(|()| sync_above(file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(file);
+    }
+    written
 }
 
 /// Makes a new or renamed name durable.
@@ -348,7 +371,7 @@ mod tests {
         let state = StateDir { path: dir.path().join("state") };
         let of = |names: &[&str], algorithm| {
             let paths: Vec<_> = names.iter().map(|name| dir.path().join(name)).collect();
-            state.source_hashes(&paths, algorithm).unwrap()
+            state.source_hashes(&paths, algorithm, &[]).unwrap()
         };
         for name in ["a", "b"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use sealift::discovery::DiscoveryOptions;
+use sealift::pace::Pace;
 use sealift::preserve::Preserve;
 use sealift::receive::{OnConflict, Owners, ReceiveOptions, Verify};
 use sealift::report::{Reporter, Style};
@@ -65,6 +66,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         state_dir: Some(state.clone()),
         rehash: false,
         preserve: Preserve::default(),
+        seal_to: Vec::new(),
         discovery: DiscoveryOptions::default(),
     };
     let sender = std::thread::spawn(move || block_on(sealift::send::send(options, reporter())).unwrap());
@@ -76,7 +78,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         dest: dir.join("destination"),
         durability: Durability::Unsynced,
         verify: Verify::Stream,
-        limiter: Arc::new(Limiter::new(None)),
+        pace: Pace::default(),
         transport: Transport::Tcp,
         connections: 4,
         swarm: SwarmOptions::none(),

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tcp::{TcpReader, TcpWriter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -37,6 +38,7 @@ pub struct Connection {
     cipher: Cipher,
     key_exchange: &'static str,
     exporter: Exporter,
+    answered_in: Option<Duration>,
 }
 
 /// Where keying material comes from.
@@ -61,7 +63,19 @@ impl Connection {
         let (reader, writer) = tcp::halves(opening, agreed)?;
         let reader = ConnectionReader(Reader::Tcp(Box::new(reader)));
         let writer = ConnectionWriter(Writer::Tcp(writer));
-        Ok(Self { reader, writer, peer, cipher, key_exchange, exporter })
+        Ok(Self { reader, writer, peer, cipher, key_exchange, exporter, answered_in: None })
+    }
+
+    /// TCP's first answer took so long.
+    pub(crate) fn connected_in(self, answered_in: Duration) -> Self {
+        Self { answered_in: Some(answered_in), ..self }
+    }
+
+    /// How long TCP's first answer took, which is the other host's kernel's: its programs may be busy. Not known of what was
+    /// accepted, nor over QUIC.
+    #[must_use]
+    pub const fn answered_in(&self) -> Option<Duration> {
+        self.answered_in
     }
 
     /// A stream of a QUIC connection.
@@ -75,6 +89,7 @@ impl Connection {
             cipher: session.cipher(),
             key_exchange: session.key_exchange(),
             exporter: Exporter::Quic(session),
+            answered_in: None,
         }
     }
 

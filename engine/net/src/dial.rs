@@ -28,6 +28,9 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex as Line;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+/// What answers within this is near.
+pub const NEAR: Duration = Duration::from_millis(10);
+
 /// How a dial failed, from the least to the most telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DialErrorKind {
@@ -215,6 +218,21 @@ impl Dialer {
         self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
     }
 
+    /// Connects to one address like [`Dialer::dial_over`]; but where both transports may be used, over TCP if its first answer
+    /// comes within [`NEAR`]: over so short a path that costs both ends less.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial_over`].
+    pub async fn dial_near(&self, address: SocketAddr, carrier: Carrier) -> Result<Connection, DialError> {
+        if self.transport == Transport::Auto
+            && let Ok(Ok(stream)) = timeout(NEAR, TcpStream::connect(address)).await
+            && let Ok(connection) = self.in_time(address, self.over_tcp(stream, address)).await
+        {
+            return Ok(connection);
+        }
+        self.dial_over(address, carrier).await
+    }
+
     /// The QUIC connection to an address, if there is one that is open.
     fn session_to(&self, address: SocketAddr) -> Option<Arc<Session>> {
         self.session().upgrade().filter(|session| session.is_open() && session.peer() == address)
@@ -310,7 +328,14 @@ impl Dialer {
     }
 
     async fn connect_tcp(&self, address: SocketAddr) -> Result<Connection, TlsFailure> {
-        let mut opening = Opening::new(TcpStream::connect(address).await?)?;
+        let begun = Instant::now();
+        let stream = TcpStream::connect(address).await?;
+        let connected_in = begun.elapsed();
+        Ok(self.over_tcp(stream, address).await?.connected_in(connected_in))
+    }
+
+    async fn over_tcp(&self, stream: TcpStream, address: SocketAddr) -> Result<Connection, TlsFailure> {
+        let mut opening = Opening::new(stream)?;
         let name = server_name(&self.ro, self.clock.day());
         let agreed = opening.connect(&self.config, name).await?;
         Connection::established(opening, agreed, address)

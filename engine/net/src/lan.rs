@@ -1,5 +1,6 @@
 //! Discovery on the local network: datagrams to everybody on it, and what others send so.
 //!
+//! By IPv4 broadcast, and by IPv6 multicast on each link, each for itself: a host may have either.
 //! Every process of a host shares the port. What comes in costs a look at its tag, and an opening if that is the job's;
 //! there is a limit to how many are opened. Nothing is answered: a member that hears of another for the first time only
 //! says a little sooner where it is itself.
@@ -10,7 +11,7 @@ use sealift_proto::discovery::{NodeId, Place};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// The usual port.
 pub const LAN_PORT: u16 = 3838;
+
+/// Of all members on a link, by IPv6: transient (nobody assigned it), of the link alone.
+const GROUP: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x534c, 0x4431);
 
 /// Between what a member says of itself; drawn from half of it to one and a half.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -42,7 +46,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct LanSettings {
     /// The port on which members hear each other.
     pub port: u16,
-    /// The addresses to send to; `None`: the broadcast address of each network that this host is on.
+    /// The addresses to send to, by IPv4 alone; `None`: the broadcast address of each network that this host is on, and the
+    /// group of members on each of its links, by IPv6.
     pub targets: Option<Vec<Ipv4Addr>>,
 }
 
@@ -52,50 +57,93 @@ impl Default for LanSettings {
     }
 }
 
-impl LanSettings {
-    fn targets(&self) -> Vec<SocketAddr> {
-        let mut ips = self.targets.clone().unwrap_or_else(|| {
-            let interfaces = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
-            let broadcast = |interface: if_addrs::Interface| match interface.addr {
-                if_addrs::IfAddr::V4(address) if !address.is_loopback() => address.broadcast,
-                _ => None,
-            };
-            interfaces.filter_map(broadcast).collect()
-        });
-        ips.sort();
-        ips.dedup();
-        ips.truncate(TARGETS_MAX);
-        ips.into_iter().map(|ip| SocketAddr::from((ip, self.port))).collect()
+/// By what datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Broadcast,
+    Multicast,
+}
+
+impl Family {
+    /// Where to send to, now.
+    fn targets(self, settings: &LanSettings) -> Vec<SocketAddr> {
+        let interfaces = || if_addrs::get_if_addrs().unwrap_or_default().into_iter();
+        let mut targets: Vec<SocketAddr> = match (self, &settings.targets) {
+            (Self::Broadcast, Some(ips)) => {
+                ips.iter().map(|ip| SocketAddr::from((*ip, settings.port))).collect()
+            }
+            (Self::Broadcast, None) => {
+                let broadcast = |interface: if_addrs::Interface| match interface.addr {
+                    if_addrs::IfAddr::V4(address) if !address.is_loopback() => address.broadcast,
+                    _ => None,
+                };
+                interfaces().filter_map(broadcast).map(|ip| SocketAddr::from((ip, settings.port))).collect()
+            }
+            (Self::Multicast, Some(_)) => Vec::new(),
+            (Self::Multicast, None) => {
+                let link = |interface: if_addrs::Interface| match interface.addr {
+                    if_addrs::IfAddr::V6(address) if !address.is_loopback() => interface.index,
+                    _ => None,
+                };
+                let group = |link| SocketAddrV6::new(GROUP, settings.port, 0, link).into();
+                interfaces().filter_map(link).map(group).collect()
+            }
+        };
+        targets.sort();
+        targets.dedup();
+        targets.truncate(TARGETS_MAX);
+        targets
+    }
+
+    fn bind(self, port: u16) -> io::Result<UdpSocket> {
+        let (domain, any): (_, IpAddr) = match self {
+            Self::Broadcast => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
+            Self::Multicast => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        // What goes to everybody goes to every socket on the port, of whatever user.
+        socket.set_reuse_address(true)?;
+        match self {
+            Self::Broadcast => socket.set_broadcast(true)?,
+            Self::Multicast => {
+                socket.set_only_v6(true)?;
+                socket.set_multicast_hops_v6(1)?;
+                // Nothing but what came by links that were joined.
+                socket.set_multicast_all_v6(false)?;
+            }
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from((any, port)).into())?;
+        UdpSocket::from_std(socket.into())
     }
 }
 
 /// Says and hears, for as long as it is polled.
 pub(crate) async fn run(core: Arc<Core>, settings: LanSettings) {
+    let by = |family| by(&core, &settings, family);
+    tokio::join!(by(Family::Broadcast), by(Family::Multicast));
+}
+
+async fn by(core: &Core, settings: &LanSettings, family: Family) {
+    if family == Family::Multicast && settings.targets.is_some() {
+        return;
+    }
     let mut told = false;
     loop {
-        let error = match bind(settings.port) {
-            Ok(socket) => talk(&core, &settings, &socket).await,
+        let error = match family.bind(settings.port) {
+            Ok(socket) => talk(core, settings, &socket, family).await,
             Err(error) => error,
         };
-        if !std::mem::replace(&mut told, true) {
+        // A host without IPv6 is nothing to be told of.
+        if family == Family::Broadcast && !std::mem::replace(&mut told, true) {
             core.trouble(format!("no discovery on the local network (UDP {}): {error}", settings.port));
         }
         sleep(AGAIN).await;
     }
 }
 
-fn bind(port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // What is broadcast goes to every socket on the port, of whatever user.
-    socket.set_reuse_address(true)?;
-    socket.set_broadcast(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    UdpSocket::from_std(socket.into())
-}
-
 /// What one socket carries, until it fails.
-async fn talk(core: &Core, settings: &LanSettings, socket: &UdpSocket) -> io::Error {
+async fn talk(core: &Core, settings: &LanSettings, socket: &UdpSocket, family: Family) -> io::Error {
     let mut days = Days::new(core, Place::Lan);
     let mut nodes = HashSet::new();
     let mut opened = Opened::new();
@@ -107,7 +155,7 @@ async fn talk(core: &Core, settings: &LanSettings, socket: &UdpSocket) -> io::Er
     loop {
         tokio::select! {
             () = sleep_until(say_at) => {
-                if let Err(error) = say(core, settings, socket, &mut days).await {
+                if let Err(error) = say(core, settings, socket, family, &mut days).await {
                     return error;
                 }
                 let now = Instant::now();
@@ -139,10 +187,20 @@ fn is_new(nodes: &mut HashSet<NodeId>, node: NodeId) -> bool {
     nodes.insert(node)
 }
 
-async fn say(core: &Core, settings: &LanSettings, socket: &UdpSocket, days: &mut Days) -> io::Result<()> {
+async fn say(
+    core: &Core,
+    settings: &LanSettings,
+    socket: &UdpSocket,
+    family: Family,
+    days: &mut Days,
+) -> io::Result<()> {
     let (today, _) = days.now(core);
     let datagram = Datagram { tag: today.tag(), entry: core.own_entry(today, None)? }.encode();
-    for target in settings.targets() {
+    for target in family.targets(settings) {
+        if let SocketAddr::V6(group) = target {
+            // A link that is new is joined; of others this says that they were.
+            let _ = socket.join_multicast_v6(group.ip(), group.scope_id());
+        }
         // A network that is down now may be up the next time.
         let _ = socket.send_to(&datagram, target).await;
     }

@@ -36,7 +36,7 @@ pub use accept::{
 pub use backoff::Backoff;
 pub use cipher::{Cipher, UnknownCipher};
 pub use connection::{Connection, ConnectionReader, ConnectionWriter};
-pub use dial::{Attempt, DialError, DialErrorKind, DialTiming, Dialer};
+pub use dial::{Attempt, DialError, DialErrorKind, DialTiming, Dialer, NEAR};
 pub use discovery::{Discovery, DiscoveryCounts, DiscoverySettings, Member, News, OwnAddresses};
 pub use frames::{FrameReader, FrameWriter, ReadError};
 pub use gate::{AuthDeadline, HandshakeGate, Overdue};

@@ -69,7 +69,9 @@ pub(crate) async fn run(core: Arc<Core>, settings: TrackerSettings) {
                 continue;
             }
             Ok(Err(Asked::TooOften(again))) => {
-                sleep(jittered(again)).await;
+                // What is there already is to stay there.
+                let due = Due { again: jittered(again), heartbeat: standing.heartbeat };
+                stay(&core, &mut standing, due).await;
                 continue;
             }
             Ok(Err(Asked::Failed(reason))) => reason,
@@ -89,6 +91,8 @@ pub(crate) async fn run(core: Arc<Core>, settings: TrackerSettings) {
 struct Standing {
     /// That of our entry there.
     token: Option<Token>,
+    /// How often it wants to hear of that.
+    heartbeat: Duration,
     /// Our address, as the tracker saw it.
     outside: Option<IpAddr>,
     at: Option<SocketAddr>,
@@ -123,6 +127,7 @@ async fn ask(
     if listens && seen.is_some_and(|seen| !(core.member.addresses)().contains(&seen)) {
         // Others find this member where the tracker does, if it says so itself.
         standing.outside = seen;
+        standing.keep(&answer);
         request.token = answer.token.take();
         request.entry =
             Some(core.own_entry(today, standing.outside).map_err(|error| Asked::Failed(error.to_string()))?);
@@ -141,12 +146,19 @@ async fn ask(
     if answer.verdict == Verdict::Full {
         core.trouble(format!("the tracker at {} is full: this member is not in it", settings.address));
     }
-    let Answer { token, heartbeat_s, again_s, .. } = answer;
-    standing.token = token;
-    let seconds = |value: u16, range: std::ops::RangeInclusive<u16>| {
-        Duration::from_secs(value.clamp(*range.start(), *range.end()).into())
-    };
-    Ok(Due { again: seconds(again_s, AGAIN_S), heartbeat: seconds(heartbeat_s, HEARTBEAT_S) })
+    standing.keep(&answer);
+    Ok(Due { again: seconds(answer.again_s, &AGAIN_S), heartbeat: standing.heartbeat })
+}
+
+impl Standing {
+    fn keep(&mut self, answer: &Answer) {
+        self.token.clone_from(&answer.token);
+        self.heartbeat = seconds(answer.heartbeat_s, &HEARTBEAT_S);
+    }
+}
+
+fn seconds(value: u16, range: &std::ops::RangeInclusive<u16>) -> Duration {
+    Duration::from_secs(value.clamp(*range.start(), *range.end()).into())
 }
 
 /// Keeps the entry alive until it is time to ask again, or the tracker no longer hears.

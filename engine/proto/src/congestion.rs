@@ -25,7 +25,7 @@ const CRUISE_GAIN: f64 = 1.0;
 /// While it is asked for more, from time to time.
 const UP_GAIN: f64 = 1.25;
 /// After that.
-const DOWN_GAIN: f64 = 0.85;
+const DOWN_GAIN: f64 = 0.9;
 /// While others keep the queue filled: whoever keeps to the link's own room gets nothing beside them.
 const COMPETE_GAIN: f64 = 2.0;
 /// A queue that is there so often when ours should have drained is filled by others.
@@ -35,7 +35,7 @@ const SCAVENGER_GAIN: f64 = 0.96;
 /// The least that a scavenger takes of what it could, so that it sees when others are gone.
 const SHARE_MIN: f64 = 0.02;
 /// Rounds between two times that more is asked for.
-const CRUISE_ROUNDS: u32 = 6;
+const CRUISE_ROUNDS: u32 = 10;
 /// Loss in a round, beyond what the link loses anyhow, that says that more was asked for than there is.
 const EXCESS_LOSS: f64 = 0.02;
 /// Loss is judged by no fewer packets than these.

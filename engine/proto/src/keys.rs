@@ -19,6 +19,7 @@ const RO_SECRET_INFO: &[u8] = b"sealift v1 read-only secret";
 const SESSION_KEY_INFO: &[u8] = b"sealift v1 session key";
 const TAG_KEY_INFO: &[u8] = b"sealift v1 job tag key";
 const TAG_INFO: &[u8] = b"sealift v1 job tag";
+const KEEPERS_INFO: &[u8] = b"sealift v1 keepers' secret";
 const DISCOVERY_INFO: &[u8] = b"sealift v1 discovery key";
 const JOB_ID_DOMAIN: &[u8] = b"sealift v1 job id";
 
@@ -83,6 +84,12 @@ impl RoSecret {
     #[must_use]
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         Self(Zeroizing::new(*bytes))
+    }
+
+    /// What opens the sessions of a sealed job: all that is fetched there is ciphertext, so that whoever can check it may have it.
+    #[must_use]
+    pub fn of_keepers(verify_key: &VerifyKey) -> Self {
+        Self(derive(verify_key.as_bytes(), &[KEEPERS_INFO]))
     }
 
     /// The bytes, for a ticket.
@@ -205,6 +212,17 @@ mod tests {
             "c36544a3bf1f9d98ce8dc20a28ca96da8111489111d3f619ab42e212ca0d2546"
         );
         assert_eq!(hex(&seed.verify_key().job_id().0), "13b6499695062c4b79cc488f3b050b45");
+    }
+
+    #[test]
+    fn keepers_have_a_secret_of_their_own() {
+        let seed = RwSeed::new(&[7; 32]);
+        let keepers = RoSecret::of_keepers(&seed.verify_key());
+        assert_eq!(
+            hex(keepers.as_bytes()),
+            "f78257d5bac0a330f85c269201fb01b3d23b07b8a3c9c6af5f93080205ebbd76"
+        );
+        assert_ne!(keepers.as_bytes(), seed.ro_secret().as_bytes());
     }
 
     #[test]

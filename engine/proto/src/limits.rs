@@ -131,6 +131,9 @@ pub const SWARM_AHEAD_MS: u64 = 500;
 /// How long a peer whose rate is not known may take for an answer before what it owes is asked elsewhere too.
 pub const SWARM_ANSWER_MS: u64 = 10_000;
 
+/// Entries of a timetable of limits of rate: several a day.
+pub const TIMETABLE_ENTRIES_MAX: usize = 64;
+
 /// Addresses in a ticket.
 pub const TICKET_ADDRESSES_MAX: usize = 16;
 /// Characters in a printed ticket.

@@ -1,6 +1,13 @@
 //! Limits of rate: a token bucket, and rates as people write them.
 //!
-//! Owns how much may pass by when. Time is a parameter: microseconds of any monotonic clock.
+//! Owns how much may pass by when. Time is a parameter: microseconds of any monotonic clock. In rooms of their own: limits of
+//! both directions by the time of day (`timetable`), and one limit that several share (`share`).
+
+mod share;
+mod timetable;
+
+pub use share::share;
+pub use timetable::{BothWays, Entry, MinuteOfDay, MinuteOfWeek, Timetable, TimetableError, Weekday};
 
 use std::fmt;
 use std::num::NonZeroU64;

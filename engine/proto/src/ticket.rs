@@ -111,6 +111,12 @@ pub enum TicketError {
 }
 
 impl Ticket {
+    /// Whether this is a ticket of a sealed job: whoever has it can keep what is offered, and not read it.
+    #[must_use]
+    pub fn is_keepers(&self) -> bool {
+        self.ro_secret.as_bytes() == RoSecret::of_keepers(&self.verify_key).as_bytes()
+    }
+
     /// The ticket as text, to be shown to its owner only.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {

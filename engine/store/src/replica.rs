@@ -220,6 +220,18 @@ impl Replica {
         }
     }
 
+    /// Makes the root an ordinary directory: `.sealift` is removed with all that is in it. Nothing can be staged after that.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn dissolve(&self) -> io::Result<()> {
+        clear(self.staging.dir(), |_| false)?;
+        remove(self.own.as_fd(), STAGING.as_bytes(), AtFlags::REMOVEDIR)?;
+        clear(self.own.as_fd(), |_| false)?;
+        remove(self.root.dir(), RESERVED_NAME, AtFlags::REMOVEDIR)?;
+        sync_directory(self.root.dir())
+    }
+
     /// The directory that everything is beneath.
     #[must_use]
     pub fn root(&self) -> &Root {

@@ -66,6 +66,11 @@ impl Member {
         Self { daemon, tls: Arc::new(tls) }
     }
 
+    /// Its terms of TLS, on every port of the daemon's.
+    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.tls)
+    }
+
     /// Connects and reports for as long as it is let.
     pub(super) async fn live(
         self,

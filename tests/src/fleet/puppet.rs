@@ -1,7 +1,7 @@
 //! An agent that says what a test wants it to, word by word.
 
-use super::enrol;
 use super::member::Member;
+use super::{Upload, enrol};
 use crate::control::Daemon;
 use sealift_api::agent::daemon_message::Body;
 use sealift_api::agent::{Ack, AgentMessage, DaemonMessage, Document, Hello, agent_message};
@@ -34,6 +34,15 @@ impl Puppet {
             .expect("a runtime");
         let mut members = runtime.block_on(enrol(daemon, vec![(name.to_owned(), token.to_owned())]));
         Self { runtime, member: members.remove(0), line: None }
+    }
+
+    /// Begins to bring logs of a spool.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn upload(&self, daemon: &Daemon, spool: [u8; 16]) -> Upload<'_> {
+        Upload::open(&self.runtime, &self.member, daemon.logs, spool).expect("the daemon welcomes it")
     }
 
     /// Connects with this Hello, and gives the daemon's first word.

@@ -2,7 +2,7 @@
 
 use super::sender::Log;
 use super::{Said, Talk};
-use sealift_net::{Connection, DialError, Dialer};
+use sealift_net::{Carrier, Connection, DialError, Dialer};
 use sealift_proto::manifest::{Catalog, Record, SegmentSeq};
 use sealift_proto::session::hello;
 use sealift_proto::ticket::{Address, Ticket};
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 /// A receiver that lies.
 pub struct HostileReceiver {
     dialer: Dialer,
+    carrier: Carrier,
     address: SocketAddr,
     catalog: Catalog,
 }
@@ -23,6 +24,15 @@ impl HostileReceiver {
     /// If it is none, or has no socket address.
     #[must_use]
     pub fn new(ticket: &str) -> Self {
+        Self::over(ticket, Carrier::Tcp)
+    }
+
+    /// The same, over this.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn over(ticket: &str, carrier: Carrier) -> Self {
         let ticket = Ticket::decode(ticket).expect("a ticket");
         let address = ticket.addresses.iter().find_map(|address| match address {
             Address::Socket(address) => Some(*address),
@@ -30,6 +40,7 @@ impl HostileReceiver {
         });
         Self {
             dialer: Dialer::new(ticket.ro_secret),
+            carrier,
             address: address.expect("a ticket of a test has a socket address"),
             catalog: Catalog::new(ticket.verify_key, None),
         }
@@ -40,7 +51,11 @@ impl HostileReceiver {
     /// # Errors
     /// If the handshake fails.
     pub async fn dial(&self) -> Result<Connection, DialError> {
-        self.dialer.dial_one(self.address).await
+        match self.carrier {
+            Carrier::Tcp => self.dialer.dial_one(self.address).await,
+            // Further streams of one connection.
+            Carrier::Quic => self.dialer.dial_over(self.address, Carrier::Quic).await,
+        }
     }
 
     /// A connection on which nothing was said, to say frames on.

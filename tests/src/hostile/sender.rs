@@ -2,7 +2,7 @@
 //! functions of the test's. Everything that receivers say is kept.
 
 use super::{Job, Said, Talk};
-use sealift_net::{Acceptor, AcceptorOptions, Cipher, Incoming, Listener, ServedJob};
+use sealift_net::{Acceptor, AcceptorOptions, Cipher, Incoming, Listener, ServedJob, Transport};
 use sealift_proto::wire::{BlocksPrefix, Channel, Close, Finished, FrameKind, Hello, Reject};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -92,6 +92,18 @@ impl HostileSender {
         C: AsyncFn(&mut Talk) -> Said<()> + Send + 'static,
         D: AsyncFn(&mut Talk) -> Said<()> + Send + 'static,
     {
+        Self::start_over(Transport::Tcp, job, control, data)
+    }
+
+    /// The same, over this.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_over<C, D>(transport: Transport, job: &Job, control: C, data: D) -> Self
+    where
+        C: AsyncFn(&mut Talk) -> Said<()> + Send + 'static,
+        D: AsyncFn(&mut Talk) -> Said<()> + Send + 'static,
+    {
         let log = Log::default();
         let (stop, stopped) = oneshot::channel();
         let (bound_by, bound) = std::sync::mpsc::channel();
@@ -101,9 +113,10 @@ impl HostileSender {
             let runtime = runtime.expect("a runtime can be made");
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
-                let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port is free");
-                bound_by.send(listener.local_addr()).expect("the test waits for it");
                 let options = AcceptorOptions::new().expect("there is randomness");
+                let address = (Ipv4Addr::LOCALHOST, 0).into();
+                let listener = Listener::bind_for(address, transport, &options.gate).expect("a port is free");
+                bound_by.send(listener.local_addr()).expect("the test waits for it");
                 let served = ServedJob { ro, cipher: Cipher::Aes256Gcm };
                 let plot = Rc::new(Plot {
                     acceptor: Acceptor::new(vec![served], options),

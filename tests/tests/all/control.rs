@@ -6,6 +6,8 @@ mod enrolment;
 mod hazards;
 mod logs;
 mod operator;
+mod rotation;
 mod runs;
 mod scale;
+mod sealed;
 mod setup;

@@ -178,6 +178,31 @@ fn a_receiver_finds_a_sender_by_a_tracker_alone() {
 }
 
 #[test]
+fn two_receivers_find_each_other_by_a_tracker_alone_when_the_source_is_gone() {
+    let tracker = TrackerProcess::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (src, [first, second]) =
+        (dir.path().join("src"), ["first", "second"].map(|name| dir.path().join(name)));
+    fs::create_dir(&src).expect("a directory");
+    mixed(&src, 5, 200);
+    let sender = Sender::start([&src], &["--no-lan"]);
+    let receive = |dst: &Path, ticket: &str| {
+        Run::receive(ticket, dst).args(["--bind=127.0.0.1:0", "--no-lan", &tracker.option()])
+    };
+    let mut one = receive(&first, &sender.ticket).arg("--stay=30").start();
+    drop(one.wait_for("done"));
+    let gone = sender.ticket.clone();
+    let _ = sender.stop().expect(0);
+    // The address of the ticket is nobody's any more, and nobody told the second of the first.
+    let received = receive(&second, &gone).arg("--retry-for=30").finish().expect(0);
+    assert_same(&src, &second, SpecialModes::Dropped);
+    let peers: Vec<_> = received.named("connected").map(|event| event["peer"].clone()).collect();
+    let old = Ticket::decode(&gone).expect("a ticket").addresses[0].to_string();
+    assert!(!peers.is_empty() && peers.iter().all(|peer| *peer != old), "{peers:?}");
+    let _ = one.finish().expect(0);
+}
+
+#[test]
 fn a_daemon_is_a_tracker_with_the_pin_that_its_agents_know() {
     let (trees, daemon) = (Trees::new(), Daemon::start());
     let option = format!("--tracker={}#{}", daemon.tracker, daemon.pin);
@@ -248,6 +273,25 @@ fn a_sender_that_moved_is_found_by_the_ticket_that_it_gave_before() {
     let peer = received.events.iter().find(|event| event["event"] == "connected").expect("it connected");
     assert_eq!(peer["peer"], moved.address().to_string());
     trees.assert_same();
+}
+
+#[test]
+fn a_sender_is_found_whose_only_address_is_another_senders_now() {
+    let (trees, lan) = (Trees::new(), Lan::new());
+    let other = Trees::new();
+    let stranger = Sender::start([&other.src], &["--no-lan"]);
+    let sender = Sender::of(lan.sender(&trees.src));
+    let ticket = sender.ticket_via(stranger.address());
+    let received = lan.receiver(&ticket, &trees.dst).finish().expect(0);
+    trees.assert_same();
+    assert!(received.named("warning").count() > 0, "{received:?}");
+    // Where nobody can be asked, it is said at once what is wrong.
+    let nobody = Run::receive(&ticket, trees.dst.join("else")).arg("--no-lan").finish().expect(4);
+    assert!(nobody.message().contains("not authorized"), "{nobody:?}");
+    // And soon, where nobody answers.
+    drop(sender);
+    let lost = lan.receiver(&ticket, &trees.dst.join("else")).arg("--retry-for=600").finish().expect(4);
+    assert!(lost.message().contains("not authorized"), "{lost:?}");
 }
 
 #[test]

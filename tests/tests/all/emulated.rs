@@ -4,10 +4,11 @@
 
 use crate::relay::pause;
 use crate::replicate::Place;
-use sealift_tests::blockdev::{or_skip, run};
+use sealift_proto::ticket::Ticket;
+use sealift_tests::blockdev::{Unavailable, or_skip, run};
 use sealift_tests::net;
 use sealift_tests::net::emulated::lan::LanSpec;
-use sealift_tests::net::emulated::{Bulk, Echoes, End, LinkSpec, Path, Probe, namespace};
+use sealift_tests::net::emulated::{Bulk, Echoes, End, LinkSpec, Namespace, Path, Probe, namespace};
 use sealift_tests::process::{Run, Sender};
 use sealift_tests::tree::{SpecialModes, assert_same, large_file, small_files};
 use std::process::Command;
@@ -113,6 +114,41 @@ fn a_tree_is_the_same_after_a_long_link_that_loses_and_reorders() {
     }
 }
 
+/// Nothing of this protocol leaves this host any more.
+fn block(path: &Path, end: End, protocol: &str) -> Result<(), Unavailable> {
+    let rule = ["rule", "add", "ipproto", protocol, "prohibit"];
+    path.host(end).inside(|| run("ip", rule).map(drop)).unwrap()
+}
+
+#[test]
+fn auto_moves_to_the_other_transport_when_the_one_that_it_chose_is_blocked() {
+    let link = LinkSpec { rate: 50_000_000, delay: millis(20), queue: millis(100), ..LinkSpec::default() };
+    let Some(path) = or_skip(net::path(link, 1)) else { return };
+    let place = Place::new();
+    large_file(&place.src.join("large"), 64 * MIB, 1);
+    let bind = format!("{}:0", path.address(End::Near, 0));
+    let send = Run::with(["send", "--json", "--bind", &bind]).arg(&place.src);
+    let sender = path.host(End::Near).inside(|| Sender::of(send)).unwrap();
+    let receive = Run::receive(&sender.ticket, &place.dst);
+    let receive = receive.args(["--transport=auto", "--connections=4", "--retry-for=60"]);
+    let mut receiver = path.host(End::Far).inside(|| receive.start()).unwrap();
+    // Both carry something until one is chosen: which one is for the link and the machine to say.
+    let (blocked, left) = match receiver.wait_for("content")["transport"].as_str().unwrap() {
+        "quic" => ("udp", "tcp"),
+        "tcp" => ("tcp", "quic"),
+        other => panic!("no transport: {other}"),
+    };
+    let Some(()) = or_skip(block(&path, End::Near, blocked)) else { return };
+    let received = receiver.finish().expect(0);
+    let _ = sender.stop().expect(0);
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+    let told: Vec<_> = received.named("content").map(|event| event["transport"].clone()).collect();
+    println!("content came over {told:?}");
+    assert_eq!(told.last().unwrap(), left, "{told:?}");
+    // What had come was not fetched again.
+    assert!(received.total("bytes_transferred") < 96 * MIB, "{received:?}");
+}
+
 #[test]
 fn hosts_at_bridges_are_limited_and_counted() {
     let spec = LanSpec { hosts: 3, rate: 80_000_000, zones: 2, between: 20_000_000, queue: millis(50) };
@@ -140,6 +176,33 @@ fn hosts_at_bridges_are_limited_and_counted() {
     // 4 MiB, less the token buckets, at 80 and at 20 Mb/s.
     assert!(times[0] > 0.38 && times[1] > 1.55, "{times:?}");
     let _ = sender.stop().expect(0);
+}
+
+#[test]
+fn a_receiver_finds_a_sender_on_a_link_that_has_ipv6_alone() {
+    let made = |label| Namespace::new(label).map_err(|failure| Unavailable(failure.0));
+    let Some(near) = or_skip(made("near")) else { return };
+    let Some(far) = or_skip(made("far")) else { return };
+    let veth = ["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", far.name()];
+    let _ = near.ip(&veth).unwrap();
+    for (host, own) in [(&near, "fd77::1/64"), (&far, "fd77::2/64")] {
+        let _ = host.ip(&["link", "set", "eth0", "up"]).unwrap();
+        let _ = host.ip(&["address", "add", own, "dev", "eth0", "nodad"]).unwrap();
+    }
+    let place = Place::new();
+    small_files(&place.src, 5, 1);
+    let send = Run::with(["send", "--json", "--bind", "[::]:0", "--transport=tcp"])
+        .arg(&place.src)
+        .env("SEALIFT_LAN", "3838");
+    let sender = near.inside(|| Sender::of(send)).unwrap();
+    let mut ticket = Ticket::decode(&sender.ticket).unwrap();
+    ticket.addresses.clear();
+    let receive = Run::receive(ticket.encode().as_str(), &place.dst).env("SEALIFT_LAN", "3838");
+    let received = far.inside(|| receive.start()).unwrap().finish().expect(0);
+    let found = received.named("connected").next().unwrap()["peer"].as_str().unwrap().to_owned();
+    assert!(found.starts_with("[fd77::1]:"), "{found}");
+    let _ = sender.stop().expect(0);
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
 }
 
 fn namespaces() -> String {

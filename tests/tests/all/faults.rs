@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod datagrams;
 mod disk;
 mod killed;
 mod network;

@@ -4,6 +4,7 @@
 mod door;
 mod frames;
 mod names;
+mod quic;
 mod requests;
 
 use sealift_tests::hostile::scene::assert_plain;

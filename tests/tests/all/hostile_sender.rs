@@ -7,6 +7,7 @@ mod manifest;
 mod memory;
 mod names;
 mod peers;
+mod quic;
 mod silence;
 
 use sealift_proto::digest::HashAlgorithm;

@@ -1,13 +1,14 @@
-//! The golden vectors of `docs/manifest.md`, `docs/wire.md` and `docs/discovery.md`: what the pages print, what the code makes, and what a script
+//! The golden vectors of `docs/manifest.md`, `docs/wire.md`, `docs/discovery.md` and `docs/envelope.md`: what the pages print, what the code makes, and what a script
 //! that shares no code with it computes from the pages alone are one and the same.
 
 use super::arch::workspace;
+use sealift_envelope::{BlockSealer, DataKey, Envelope, KekVersion, OwnerId, PrivateKek, Stream};
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, root};
 use sealift_proto::discovery::lan::Datagram;
 use sealift_proto::discovery::tracker::{Answer, Beat, Heartbeat, Request, Token, Verdict, heard};
 use sealift_proto::discovery::{DiscoveryKey, Entry, Offers, Place};
-use sealift_proto::keys::RwSeed;
+use sealift_proto::keys::{RoSecret, RwSeed};
 use sealift_proto::manifest::{
     AccountName, Acl, AclEntry, AclWho, Attributes, Catalog, Hole, Metadata, Mode, Owner, Problem, Record,
     SegmentSeq, SegmentWriter, WithdrawReason, Xattr, XattrName,
@@ -25,13 +26,16 @@ use std::fs;
 use std::process::Command;
 
 /// What the code keeps to itself. Its own tests know them, and everything below is derived from them.
-const PRIVATE: [&str; 6] = [
+const PRIVATE: [&str; 8] = [
     "session-key-seed",
     "job-tag-key",
     "discovery-key",
     "discovery-entry-key-lan-day-20000",
     "discovery-entry-key-tracker-day-20000",
     "discovery-entry",
+    // Random where the code makes them; they are opened below.
+    "sealed-stream",
+    "envelope",
 ];
 
 type Vectors = BTreeMap<String, String>;
@@ -57,10 +61,7 @@ fn the_kept_segment_is_the_documented_one_and_a_reader_takes_it() {
     let kept = fs::read_to_string(workspace().join("engine/proto/vectors/segment.hex")).expect("the vector");
     let kept: String = kept.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(documented()["segment"], kept);
-    let bytes: Vec<u8> = (0..kept.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&kept[at..at + 2], 16).expect("hexadecimal"))
-        .collect();
+    let bytes = unhex(&kept);
     let mut catalog = Catalog::new(seed().verify_key(), None);
     assert_eq!(catalog.admit(&bytes).expect("a valid segment"), everything());
     assert!(catalog.ended());
@@ -80,7 +81,7 @@ fn a_script_that_shares_no_code_computes_the_same_from_the_pages() {
 
 fn documented() -> Vectors {
     let mut vectors = Vectors::new();
-    for page in ["docs/manifest.md", "docs/wire.md", "docs/discovery.md"] {
+    for page in ["docs/manifest.md", "docs/wire.md", "docs/discovery.md", "docs/envelope.md"] {
         let page = fs::read_to_string(workspace().join(page)).expect("a page");
         let mut inside = false;
         let lines = page.lines().filter(|line| {
@@ -116,6 +117,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
 fn seed() -> RwSeed {
     RwSeed::new(&[7; 32])
 }
@@ -126,6 +132,7 @@ fn made() -> Vectors {
     keys(&mut vectors);
     frames(&mut vectors);
     discovery(&mut vectors);
+    envelopes(&mut vectors);
     let hashes: Vec<_> = (0..4).map(|i| BlockHash([i; 32])).collect();
     vectors.insert("merkle-root-of-four".into(), hex(&root(HashAlgorithm::Sha256, &hashes).0));
     let mut writer = SegmentWriter::new(seed(), HashAlgorithm::Sha256);
@@ -138,6 +145,42 @@ fn made() -> Vectors {
     vectors
 }
 
+const DATA_KEY: [u8; 32] = [7; 32];
+
+fn kek() -> PrivateKek {
+    let file = workspace().join("control/envelope/tests/keys/a.pem");
+    PrivateKek::from_pem(&fs::read_to_string(file).expect("a key for tests"), None).expect("it is one")
+}
+
+fn envelopes(vectors: &mut Vectors) {
+    let key = DataKey::from_bytes(&DATA_KEY);
+    let mut block = [&[0; 40][..], b"content", &[0; 16]].concat();
+    BlockSealer::new(&key, b"context").seal(b"label", &mut block);
+    for (name, value) in [
+        ("data-key-commitment", hex(&key.commitment().0)),
+        ("data-key-derived", hex(key.derive(&[b"log", b"1"]).as_bytes())),
+        ("sealed-block", hex(&block)),
+        ("kek-fingerprint", kek().public().fingerprint().to_string()),
+    ] {
+        vectors.insert(name.to_owned(), value);
+    }
+}
+
+#[test]
+fn the_documented_stream_and_envelope_open() {
+    let documented = documented();
+    let bytes = |name: &str| unhex(&documented[name]);
+    let stream = Stream::new(64).expect("a length of segments");
+    let key = DataKey::from_bytes(&DATA_KEY);
+    let opened = stream.open_all(&key, b"place", &bytes("sealed-stream")).expect("the documented stream");
+    assert_eq!(&opened[..], b"content that is long enough for three segments, by the rule of their lengths");
+    let envelope = Envelope::decode(&bytes("envelope")).expect("the documented envelope");
+    assert_eq!(hex(&envelope.encode()), documented["envelope"]);
+    assert_eq!(envelope.keks()[0].version, KekVersion(5));
+    let opened = envelope.open_for(OwnerId([1; 16]), &kek()).expect("it is wrapped to the key");
+    assert_eq!(opened.as_bytes(), &DATA_KEY);
+}
+
 fn keys(vectors: &mut Vectors) {
     let (ro, verify) = (seed().ro_secret(), seed().verify_key());
     let public = ro.session_key().public();
@@ -148,6 +191,7 @@ fn keys(vectors: &mut Vectors) {
     for (name, value) in [
         ("seed", hex(&[7; 32])),
         ("read-only-secret", hex(ro.as_bytes())),
+        ("keepers-secret", hex(RoSecret::of_keepers(&verify).as_bytes())),
         ("session-key-public", hex(&public)),
         ("session-key-spki", "302a300506032b6570032100".to_owned() + &hex(&public)),
         ("job-tag-day-20000", hex(&ro.tag(20_000).0)),
@@ -185,8 +229,11 @@ fn frames(vectors: &mut Vectors) {
     put("welcome-partial", K::Welcome, 0, &Welcome { member, partial: true, ..welcome }.encode());
     let span = FileSpan { first: FileId(7), count: 9 };
     put("have", K::Have, 0, &Have { files: vec![span], blocks: vec![range] }.encode());
-    let peer = Peer { node: NodeId([0xdd; 16]), address: "10.0.0.1:3939".parse().expect("an address") };
+    let address = "10.0.0.1:3939".parse().expect("an address");
+    let peer = Peer { node: NodeId([0xdd; 16]), address, label: Label::default() };
+    let labelled = Peer { label: Label::parse("eu/dc1").expect("a label"), ..peer.clone() };
     put("peers", K::Peers, 0, &Peers { peers: vec![peer] }.encode());
+    put("peers-labelled", K::Peers, 0, &Peers { peers: vec![labelled] }.encode());
     put("close-flood", K::Close, 0, &close(CloseCode::Flood, "no"));
     put("close-done", K::Close, 0, &close(CloseCode::Done, ""));
     put("ping", K::Ping, 9, &[]);

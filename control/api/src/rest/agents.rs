@@ -63,6 +63,10 @@ pub struct Agent {
     pub address: String,
     /// Which it is in, in order.
     pub groups: Vec<Name>,
+    /// Whether no plaintext may be placed there by itself.
+    pub must_seal: bool,
+    /// Those of its groups of which the same holds.
+    pub must_seal_by: Vec<Name>,
     /// Whether its channel is open now.
     pub connected: bool,
     /// The number of the newest document that was made for it.
@@ -92,6 +96,17 @@ pub struct AgentPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 64)]
     pub groups: Option<Vec<Name>>,
+    /// Whether no plaintext may be placed there: only sealed jobs have it as a destination. Administrators alone can end that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub must_seal: Option<bool>,
+}
+
+impl Agent {
+    /// Whether no plaintext may be placed there, for whichever reason.
+    #[must_use]
+    pub fn takes_ciphertext_alone(&self) -> bool {
+        self.must_seal || !self.must_seal_by.is_empty()
+    }
 }
 
 /// Agents that jobs name together. A group is there as long as an agent is in it.
@@ -99,6 +114,8 @@ pub struct AgentPatch {
 pub struct Group {
     /// By which jobs name it.
     pub name: Name,
+    /// Whether no plaintext may be placed at its members.
+    pub must_seal: bool,
     /// In the order of their names.
     pub members: Vec<GroupMember>,
 }

@@ -90,6 +90,63 @@ pub enum Schedule {
     },
 }
 
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Day {
+    /// Monday.
+    Monday,
+    /// Tuesday.
+    Tuesday,
+    /// Wednesday.
+    Wednesday,
+    /// Thursday.
+    Thursday,
+    /// Friday.
+    Friday,
+    /// Saturday.
+    Saturday,
+    /// Sunday.
+    Sunday,
+}
+words!(Day {
+    Monday = "monday",
+    Tuesday = "tuesday",
+    Wednesday = "wednesday",
+    Thursday = "thursday",
+    Friday = "friday",
+    Saturday = "saturday",
+    Sunday = "sunday",
+});
+
+/// How fast blocks go from some time of day on, until the next entry begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateEntry {
+    /// On which day; absent: on each. What is said of a day takes precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<Day>,
+    /// The time of day, `HH:MM`.
+    #[schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$", examples("08:00"))]
+    pub from: String,
+    /// The limit in bytes a second; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 8192)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// How fast blocks go by the time of day, as each agent's own clock tells it: also while the daemon is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSchedule {
+    /// The name of a zone in the IANA database.
+    #[schema(max_length = 64, examples("Europe/Berlin", "UTC"))]
+    pub time_zone: String,
+    /// What holds from when on. Before the first entry of a week the last of the week before holds.
+    #[schema(min_items = 1, max_items = 64)]
+    pub entries: Vec<RateEntry>,
+}
+
 /// What is to be replicated, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +159,11 @@ pub struct JobSpec {
     /// The destinations: of a distribution agents and groups, of a consolidation exactly one agent.
     #[schema(min_items = 1, max_items = 256)]
     pub to: Vec<Endpoint>,
+    /// KEKs by name: if there are any, all content and names are sealed at the source, for those who have one of the private halves;
+    /// destinations keep ciphertext.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub seal_to: Vec<Name>,
     /// The hash by which everything is verified.
     #[serde(default)]
     pub hash: Hash,
@@ -123,6 +185,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 8192)]
     pub bytes_per_second: Option<u64>,
+    /// The same by the time of day; absent: always the same. Of this and `bytes_per_second` the lower holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_schedule: Option<RateSchedule>,
     /// When it runs by itself; absent: when somebody starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,

@@ -14,10 +14,16 @@ pub const RUN_AGENTS_MAX: usize = 10_000;
 pub const PARTS_OF_AGENT_MAX: usize = 1024;
 /// Groups that one agent is in.
 pub const GROUPS_OF_AGENT_MAX: usize = 64;
+/// KEKs that a job is sealed to; as many as an envelope has.
+pub const SEAL_TO_MAX: usize = 16;
+/// Bytes of a file of a KEK's half.
+pub const KEK_FILE_BYTES_MAX: usize = 64 << 10;
 /// Connections of a session; as many as the engine takes.
 pub const CONNECTIONS_MAX: u32 = 64;
 /// Bytes a second that a job may be limited to; as little as the engine takes.
 pub const BYTES_PER_SECOND_MIN: u64 = 8 << 10;
+/// Entries of a schedule of rates; as many as the engine takes.
+pub const RATE_ENTRIES_MAX: usize = 64;
 /// Characters in a cron expression.
 pub const CRON_CHARS_MAX: usize = 256;
 /// Characters in the name of a time zone.
@@ -56,6 +62,11 @@ pub const LOG_FIELDS_MAX: usize = 16;
 pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 /// Bytes in the value of such a field.
 pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 512;
+/// Bytes of a log record within these limits, on the wire: with what frames its parts, and its time and ids.
+pub const LOG_RECORD_BYTES_MAX: usize = LOG_MESSAGE_BYTES_MAX
+    + LOG_TARGET_BYTES_MAX
+    + LOG_FIELDS_MAX * (LOG_FIELD_NAME_BYTES_MAX + LOG_FIELD_VALUE_BYTES_MAX + 16)
+    + 128;
 /// Log records in one batch of an upload.
 pub const LOG_BATCH_RECORDS_MAX: usize = 1000;
 /// Bytes in one batch of an upload, as the agent counts them: those of its records.
@@ -63,12 +74,6 @@ pub const LOG_BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes in a text that logs are searched for.
 pub const LOG_QUERY_BYTES_MAX: usize = 256;
 
-const _: () = assert!(
-    LOG_MESSAGE_BYTES_MAX
-        + LOG_TARGET_BYTES_MAX
-        + LOG_FIELDS_MAX * (LOG_FIELD_NAME_BYTES_MAX + LOG_FIELD_VALUE_BYTES_MAX + 16)
-        + 128
-        <= LOG_BATCH_BYTES_MAX
-);
+const _: () = assert!(LOG_RECORD_BYTES_MAX <= LOG_BATCH_BYTES_MAX);
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
 const _: () = assert!(PASSWORD_CHARS_MIN < PASSWORD_BYTES_MAX);

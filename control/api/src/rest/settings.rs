@@ -1,5 +1,6 @@
 //! Settings of the daemon: what administrators may choose for everybody.
 
+use super::name::Name;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +23,10 @@ pub struct Settings {
     pub logs_kept_seconds: u32,
     /// How large the file of logs becomes.
     pub logs_bytes: u64,
+    /// The KEK that agents' logs are sealed to, by name; absent: they are not sealed. With a KEK of which the daemon has no private half it
+    /// cannot read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_kek: Option<Name>,
     /// Goes up with every change; the `ETag`.
     pub version: i64,
     /// When they were last changed; 0 if they never were.
@@ -63,4 +68,8 @@ pub struct SettingsPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 16_777_216, maximum = 1_099_511_627_776_u64)]
     pub logs_bytes: Option<u64>,
+    /// See [`Settings`]. An empty one ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 63)]
+    pub logs_kek: Option<String>,
 }

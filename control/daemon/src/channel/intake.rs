@@ -178,14 +178,20 @@ fn begin_writing(hub: &Arc<Hub>) {
     tokio::task::spawn_blocking(move || write_all(&hub));
 }
 
-/// Whoever comes next may begin anew, also after a panic: then those who wait are told by what was dropped.
-struct Writing<'h>(&'h Hub);
+/// Others write on after a panic: those of the same transaction are told by what was dropped, and whoever came meanwhile has
+/// nothing to do with it.
+struct Writing<'h>(&'h Arc<Hub>);
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut pending = self.0.intake.pending();
-            *pending = Pending::default();
+        if !std::thread::panicking() {
+            return;
+        }
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.0.intake.pending().is_writing = false;
+            begin_writing(self.0);
+        } else {
+            *self.0.intake.pending() = Pending::default();
         }
     }
 }

@@ -21,14 +21,17 @@ use super::{DbError, Write, jobs};
 use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sealift_api::rest::limits::{ADDRESSES_MAX, GROUPS_OF_AGENT_MAX, ROOTS_MAX, TEXT_BYTES_MAX};
-use sealift_api::rest::{Agent, AgentPatch, AgentState, Group, GroupMember, HostFacts, Name, Page, Severity};
+use sealift_api::rest::{
+    Agent, AgentPatch, AgentState, Group, GroupMember, GroupPolicy, HostFacts, Name, Page, Severity,
+};
 use serde_json::json;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
 const SELECT: &str = "SELECT id, name, state, facts, address, document, acked_document, key, certificate_expires_ms, \
     version, created_ms, seen_ms, (SELECT json_group_array(group_name) FROM (SELECT group_name FROM group_members \
-    WHERE agent_id = agents.id ORDER BY group_name)) FROM agents";
+    WHERE agent_id = agents.id ORDER BY group_name)), must_seal, (SELECT json_group_array(group_name) FROM (SELECT group_name \
+    FROM group_members JOIN groups_that_seal USING (group_name) WHERE agent_id = agents.id ORDER BY group_name)) FROM agents";
 
 fn from_row(row: &Row<'_>) -> Result<Agent, rusqlite::Error> {
     Ok(Agent {
@@ -45,6 +48,8 @@ fn from_row(row: &Row<'_>) -> Result<Agent, rusqlite::Error> {
         created_ms: row.get(10)?,
         seen_ms: row.get(11)?,
         groups: parsed(row, 12, |text: String| serde_json::from_str(&text).ok())?,
+        must_seal: row.get(13)?,
+        must_seal_by: parsed(row, 14, |text: String| serde_json::from_str(&text).ok())?,
         connected: false,
     })
 }
@@ -216,6 +221,14 @@ pub fn update(
     if let Some(groups) = &patch.groups {
         set_groups(w, &before, groups)?;
     }
+    if let Some(must_seal) = patch.must_seal.filter(|must_seal| *must_seal != before.must_seal) {
+        let sql = "UPDATE agents SET must_seal = ?2 WHERE id = ?1";
+        w.tx().prepare_cached(sql)?.execute(params![id.into_bytes(), must_seal])?;
+        runs::nothing_plain_under_way(w.tx())?;
+        let of = |must_seal: bool| Some(json!({ "must_seal": must_seal }));
+        let name = patch.name.as_ref().unwrap_or(&before.name);
+        w.audit("agent.must_seal", &subject(name), of(before.must_seal), of(must_seal))?;
+    }
     w.tx()
         .prepare_cached("UPDATE agents SET version = version + 1 WHERE id = ?1")?
         .execute([id.into_bytes()])?;
@@ -280,6 +293,7 @@ fn set_groups(w: &mut Write<'_>, agent: &Agent, groups: &[Name]) -> Result<(), D
         let sql = "INSERT INTO group_members (group_name, agent_id) VALUES (?1, ?2)";
         w.tx().prepare_cached(sql)?.execute(params![group.as_str(), id])?;
     }
+    runs::nothing_plain_under_way(w.tx())?;
     let (before, after) = (json!({ "groups": agent.groups }), json!({ "groups": groups }));
     w.audit("agent.groups", &subject(&agent.name), Some(before), Some(after))
 }
@@ -303,7 +317,48 @@ pub fn group(db: &Connection, name: &Name) -> Result<Group, DbError> {
     if members.is_empty() {
         return Err(DbError::NotFound("group"));
     }
-    Ok(Group { name: name.clone(), members })
+    Ok(Group { name: name.clone(), must_seal: group_must_seal(db, name)?, members })
+}
+
+fn group_must_seal(db: &Connection, name: &Name) -> Result<bool, DbError> {
+    Ok(db.prepare_cached("SELECT 1 FROM groups_that_seal WHERE group_name = ?1")?.exists([name.as_str()])?)
+}
+
+/// Says whether members of a group take ciphertext alone. They have to be told: see [`Affected`].
+///
+/// # Errors
+/// [`DbError::NotFound`] if nobody is in it; [`DbError::Conflict`] if a run places plaintext at one of them.
+pub fn set_group_policy(
+    w: &mut Write<'_>,
+    name: &Name,
+    policy: GroupPolicy,
+) -> Result<(Group, Affected), DbError> {
+    let before = group(w.tx(), name)?;
+    if policy.must_seal != before.must_seal {
+        let sql = match policy.must_seal {
+            true => "INSERT INTO groups_that_seal (group_name) VALUES (?1)",
+            false => "DELETE FROM groups_that_seal WHERE group_name = ?1",
+        };
+        w.tx().prepare_cached(sql)?.execute([name.as_str()])?;
+        runs::nothing_plain_under_way(w.tx())?;
+        let of = |must_seal: bool| Some(json!({ "must_seal": must_seal }));
+        w.audit("group.must_seal", &format!("group:{name}"), of(before.must_seal), of(policy.must_seal))?;
+    }
+    let after = group(w.tx(), name)?;
+    let members = after.members.iter().map(|member| member.id).collect();
+    Ok((after, members))
+}
+
+/// Agents where no plaintext may be placed, by themselves or by a group.
+///
+/// # Errors
+/// Of the database.
+pub(super) fn that_take_ciphertext_alone(db: &Connection) -> Result<BTreeSet<Uuid>, DbError> {
+    let sql = "SELECT id FROM agents WHERE must_seal = 1 \
+        UNION SELECT agent_id FROM groups_that_seal JOIN group_members USING (group_name)";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok(Uuid::from_bytes(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Groups in the order of their names, after the one named by the cursor.

@@ -11,10 +11,10 @@ mod tests;
 
 pub(super) use keys::{agent_was_revoked, ensure, reseal};
 pub use keys::{rotate, seed};
-pub(super) use resolve::{Member, Members, Who, resolve};
+pub(super) use resolve::{Member, Members, Who, nothing_plain_where_none_may_be, resolve};
 
 use super::agents::{one_more, parsed};
-use super::{DbError, Write, new_id};
+use super::{DbError, Write, keks, new_id};
 use crate::spec;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sealift_api::rest::{Endpoint, Job, JobPatch, JobSpec, Name, NewJob, Page, Place};
@@ -94,6 +94,8 @@ pub fn scheduled(db: &Connection) -> Result<Vec<Job>, DbError> {
 pub fn create(w: &mut Write<'_>, new: &NewJob) -> Result<Job, DbError> {
     check(&new.spec)?;
     let members = resolve(w.tx(), &new.spec, Who::Known)?;
+    keks::active_of(w.tx(), &new.spec.seal_to)?;
+    nothing_plain_where_none_may_be(w.tx(), &new.spec, &members)?;
     let id = new_id();
     w.tx()
         .execute(
@@ -126,6 +128,8 @@ pub fn update(w: &mut Write<'_>, id: Uuid, version: Option<i64>, patch: &JobPatc
         if settled(spec) != settled(&before.spec) {
             no_run_goes_on(w.tx(), &before)?;
             let members = resolve(w.tx(), spec, Who::Known)?;
+            keks::active_of(w.tx(), &spec.seal_to)?;
+            nothing_plain_where_none_may_be(w.tx(), spec, &members)?;
             keys::ensure(w, &before, &members.sources)?;
         }
     }
@@ -142,7 +146,7 @@ pub fn update(w: &mut Write<'_>, id: Uuid, version: Option<i64>, patch: &JobPatc
 
 /// What of a spec stays while a run goes on.
 fn settled(spec: &JobSpec) -> JobSpec {
-    JobSpec { schedule: None, bytes_per_second: None, ..spec.clone() }
+    JobSpec { schedule: None, bytes_per_second: None, rate_schedule: None, ..spec.clone() }
 }
 
 /// Deletes a job and its keys. Its runs stay to be looked at; its name is free.
@@ -154,6 +158,7 @@ pub fn delete(w: &mut Write<'_>, id: Uuid, version: Option<i64>) -> Result<(), D
     of_version(&before, version)?;
     no_run_goes_on(w.tx(), &before)?;
     w.tx().execute("DELETE FROM job_keys WHERE job_id = ?1", [id.into_bytes()])?;
+    keks::job_deleted(w, id)?;
     // No job can be called so: the name is free again.
     let gone = format!("{}~{id}", before.name);
     w.tx().execute(

@@ -10,11 +10,13 @@
 
 mod keep;
 mod list;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 pub use keep::{NewRecord, runs_of};
 pub use list::LogFilter;
+pub use sealed::segment_id;
 
 use super::{Clock, DbError, lock, new_id, open};
 use rusqlite::{Connection, TransactionBehavior};
@@ -26,7 +28,9 @@ use uuid::Uuid;
 
 /// "SLLG": whose file it is, in its header.
 const APPLICATION_ID: i64 = 0x534c_4c47;
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// What the second version adds.
+const SEALED: &str = include_str!("logs/sealed.sql");
 /// Connections for reading that are kept when nobody uses them.
 const READERS_IDLE_MAX: usize = 2;
 /// Records that one step of [`LogStore::reduce`] looks at: a moment's work, so that nobody waits for long.
@@ -48,6 +52,15 @@ impl Default for Retention {
     fn default() -> Self {
         Self { age_ms: 30 * 24 * 3600 * 1000, bytes: 1 << 30 }
     }
+}
+
+/// What a step of [`LogStore::reduce`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reduced {
+    /// There may be more to do.
+    pub more: bool,
+    /// Segments of which nothing is kept any more.
+    pub forgotten: Vec<Uuid>,
 }
 
 /// The file. Clones share it.
@@ -101,11 +114,11 @@ impl LogStore {
         result
     }
 
-    /// Removes some of the oldest if they are too old or too many, and tells whether there may be more to do.
+    /// Removes some of the oldest if they are too old or too many.
     ///
     /// # Errors
     /// Of the database.
-    pub fn reduce(&self, retention: Retention) -> Result<bool, DbError> {
+    pub fn reduce(&self, retention: Retention) -> Result<Reduced, DbError> {
         let mut writer = lock(&self.shared.writer);
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let number = |name| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -117,6 +130,8 @@ impl LogStore {
         let sql = "DELETE FROM logs WHERE number IN (SELECT number FROM logs ORDER BY number LIMIT ?1) \
             AND received_ms < ?2";
         let removed = tx.prepare_cached(sql)?.execute((STEP_RECORDS, before))?;
+        let (sealed, forgotten) = sealed::reduce(&tx, before, STEP_RECORDS)?;
+        let removed = removed + sealed;
         tx.commit()?;
         if removed > 0 || number_of(&writer, "freelist_count")? > STEP_PAGES {
             // Each row that it gives is a page given back.
@@ -124,7 +139,7 @@ impl LogStore {
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
         }
-        Ok(removed > 0)
+        Ok(Reduced { more: removed > 0, forgotten })
     }
 }
 
@@ -149,6 +164,7 @@ fn connect(path: &Path) -> Result<Connection, DbError> {
         (0, 0) => {
             let tx = writer.transaction()?;
             tx.execute_batch(include_str!("logs/schema.sql"))?;
+            tx.execute_batch(SEALED)?;
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
             tx.pragma_update(None, "user_version", VERSION)?;
             tx.commit()?;
@@ -156,6 +172,13 @@ fn connect(path: &Path) -> Result<Connection, DbError> {
             Ok(writer)
         }
         (APPLICATION_ID, VERSION) => Ok(writer),
+        (APPLICATION_ID, 1) => {
+            let tx = writer.transaction()?;
+            tx.execute_batch(SEALED)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+            tx.commit()?;
+            Ok(writer)
+        }
         (APPLICATION_ID, found) if found > VERSION => Err(DbError::TooNew { found, known: VERSION }),
         _ => Err(DbError::Damaged("the file is not one of logs".into())),
     }

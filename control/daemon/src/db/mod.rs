@@ -8,6 +8,7 @@
 //! - `master`: the master key, what is sealed under it, and the recovery key
 //! - `backup`: copies of the whole, and their return
 //! - `agents`, `jobs`, `runs`, `events`: what the daemon is for
+//! - `keks`: keys that data keys are wrapped to
 //! - `settings`: what administrators choose; `idempotency`: answers to requests that may come twice; `refusals`: what
 //!   outsiders can have recorded
 //! - `logs`: what agents have logged, in a file of its own
@@ -21,6 +22,7 @@ mod error;
 pub mod events;
 pub mod idempotency;
 pub mod jobs;
+pub mod keks;
 pub mod logs;
 pub mod master;
 mod open;
@@ -44,8 +46,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// The version of the tables in `schema.sql`. A file with a later one is refused, untouched.
-pub const SCHEMA_VERSION: i64 = 1;
+/// The version of the tables: `schema.sql` has the first, and what was added since is in files of its own. A file with a later one is refused, untouched.
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// How many connections for reading are kept when nobody uses them.
 const READERS_IDLE_MAX: usize = 4;
@@ -210,6 +212,19 @@ impl Db {
         after: Option<serde_json::Value>,
     ) -> Result<(), DbError> {
         self.write(by, |write| write.audit(action, subject, None, after))
+    }
+
+    /// Moves SQLite's log into the file and empties it: it has earlier versions of what was changed since the last time, also of
+    /// what is overwritten in the file.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] if readers did not end for so long.
+    pub fn empty_log(&self) -> Result<(), DbError> {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if lock(&self.shared.writer).query_row(sql, [], |row| row.get(0))? {
+            return Err(DbError::Conflict("somebody reads the database".to_owned()));
+        }
+        Ok(())
     }
 
     /// A number that is another one whenever somebody else has changed the file: a command on this host.

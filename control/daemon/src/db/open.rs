@@ -8,7 +8,7 @@ use super::error::at;
 use super::{DbError, MasterKey, SCHEMA_VERSION, random};
 use ed25519_dalek::SigningKey;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 /// "SLCT": whose file it is, in its header.
 const APPLICATION_ID: i64 = 0x534c_4354;
 const KEY_CHECK: &[u8] = b"sealift-control";
+/// What each version after the first adds, in their order: a new file gets all of it, an older one what it lacks.
+const ADDITIONS: [&str; 1] = [include_str!("schema_2.sql")];
 /// What the tables need beside what is in them: refusals of what is never done, and indexes.
 const GUARDS: &str = include_str!("guards.sql");
 /// Statements that a connection keeps prepared.
@@ -40,10 +42,11 @@ pub(super) fn create(path: &Path, master: &MasterKey) -> Result<(Connection, Sig
 }
 
 fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
-    let mut writer = connect_writer(path)?;
+    let mut writer = connect_overwriting(path)?;
     let audit_key = SigningKey::from_bytes(&*random()?);
     let tx = writer.transaction()?;
     tx.execute_batch(include_str!("schema.sql"))?;
+    ADDITIONS.iter().try_for_each(|addition| tx.execute_batch(addition))?;
     tx.execute_batch(GUARDS)?;
     put_sealed(&tx, master, "key.check", KEY_CHECK)?;
     put_sealed(&tx, master, "audit.key", audit_key.as_bytes())?;
@@ -57,10 +60,23 @@ fn fill(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbE
 
 pub(super) fn open(path: &Path, master: &MasterKey) -> Result<(Connection, SigningKey), DbError> {
     let (_, audit_key) = inspect(path, master)?;
-    let writer = connect_writer(path)?;
+    let mut writer = connect_overwriting(path)?;
+    bring_up(&mut writer)?;
     // A file that was made before a guard or an index came to be gets it now.
     writer.execute_batch(GUARDS)?;
     Ok((writer, audit_key))
+}
+
+/// Adds what a file of an earlier version lacks, all or nothing.
+fn bring_up(writer: &mut Connection) -> Result<(), DbError> {
+    // Alone: another process may be doing the same.
+    let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (addition, version) in ADDITIONS.iter().zip(2_i64..).filter(|(_, version)| *version > found) {
+        tx.execute_batch(addition)?;
+        tx.pragma_update(None, "user_version", version)?;
+    }
+    Ok(tx.commit()?)
 }
 
 /// Looks at a file without changing it: whose it is, its version, whether it is whole, whether this is its master key.
@@ -129,6 +145,13 @@ pub(super) fn reader(path: &Path) -> Result<Connection, DbError> {
     let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     reader.pragma_update(None, "query_only", true)?;
     Ok(reader)
+}
+
+/// A writer that leaves nothing of what it removes or changes in the file: rows move, and secrets are in them.
+fn connect_overwriting(path: &Path) -> Result<Connection, DbError> {
+    let writer = connect_writer(path)?;
+    writer.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
+    Ok(writer)
 }
 
 pub(super) fn connect_writer(path: &Path) -> Result<Connection, DbError> {

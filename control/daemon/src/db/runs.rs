@@ -13,8 +13,8 @@ pub use observed::report;
 pub use state::{derived, observed};
 
 use super::agents::{before_id, one_more, parsed};
-use super::jobs::{self, Member, Members, Who, resolve};
-use super::{DbError, Write, new_id};
+use super::jobs::{self, Member, Members, Who, nothing_plain_where_none_may_be, resolve};
+use super::{DbError, Write, keks, new_id};
 use observed::{Row as AgentRow, rows_of};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sealift_api::rest::limits::PARTS_OF_AGENT_MAX;
@@ -161,6 +161,7 @@ pub fn start(w: &mut Write<'_>, job: Uuid) -> Result<(Run, Affected), DbError> {
         return Err(DbError::Conflict(format!("a run of the job {} goes on already", job.name)));
     }
     let members = resolve(w.tx(), &job.spec, Who::Approved)?;
+    nothing_plain_where_none_may_be(w.tx(), &job.spec, &members)?;
     jobs::ensure(w, &job, &members.sources)?;
     forget_oldest(w, job.id)?;
     let id = new_id();
@@ -168,6 +169,7 @@ pub fn start(w: &mut Write<'_>, job: Uuid) -> Result<(Run, Affected), DbError> {
         "INSERT INTO runs (id, job_id, state, started_by, created_ms) VALUES (?1, ?2, 'running', ?3, ?4)",
         params![id.into_bytes(), job.id.into_bytes(), w.by().who, w.now_ms()],
     )?;
+    keks::run_started(w, &job, id)?;
     let affected = take_part(w, id, &job, &members)?;
     nobody_has_too_many_parts(w.tx())?;
     let after = json!({
@@ -305,6 +307,32 @@ fn set_state(
         message,
         w.now_ms()
     ])?;
+    Ok(())
+}
+
+/// Refuses that an agent takes ciphertext alone while a run places plaintext there.
+///
+/// # Errors
+/// [`DbError::Conflict`]: which.
+pub(super) fn nothing_plain_under_way(db: &Connection) -> Result<(), DbError> {
+    let sql = "SELECT agent_id, jobs.name FROM runs JOIN run_agents r ON r.run_id = runs.id JOIN jobs ON jobs.id = job_id \
+        WHERE runs.state IN ('running', 'paused') AND role = 'destination' \
+        AND r.state IN ('waiting', 'running', 'paused') \
+        AND coalesce(json_array_length(jobs.spec, '$.seal_to'), 0) = 0";
+    let sealing = super::agents::that_take_ciphertext_alone(db)?;
+    if sealing.is_empty() {
+        return Ok(());
+    }
+    let mut statement = db.prepare_cached(sql)?;
+    let rows =
+        statement.query_map([], |row| Ok((Uuid::from_bytes(row.get(0)?), row.get::<_, String>(1)?)))?;
+    for row in rows {
+        let (agent, job) = row?;
+        if sealing.contains(&agent) {
+            let what = format!("a run of the job {job} places plaintext there: stop it first");
+            return Err(DbError::Conflict(what));
+        }
+    }
     Ok(())
 }
 

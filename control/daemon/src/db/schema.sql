@@ -1,4 +1,4 @@
--- Version 1. Ids are UUIDv7, 16 bytes. Times are milliseconds since 1970, UTC. Secrets are sealed under the master key
+-- Version 1; later ones add schema_2.sql and so on. Ids are UUIDv7, 16 bytes. Times are milliseconds since 1970, UTC. Secrets are sealed under the master key
 -- (see master.rs); what only has to be recognised again (tokens, session cookies) is kept as its SHA-256.
 
 CREATE TABLE meta (

@@ -6,9 +6,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::{DbError, Write};
+use super::{DbError, Write, keks};
 use rusqlite::{Connection, OptionalExtension as _};
-use sealift_api::rest::{Settings, SettingsPatch};
+use sealift_api::rest::{Name, Settings, SettingsPatch};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::ops::RangeInclusive;
@@ -27,6 +27,7 @@ struct Kept {
     events_kept_seconds: u32,
     logs_kept_seconds: u32,
     logs_bytes: u64,
+    logs_kek: Option<Name>,
 }
 
 impl Default for Kept {
@@ -40,6 +41,7 @@ impl Default for Kept {
             events_kept_seconds: 90 * DAY_SECONDS,
             logs_kept_seconds: 30 * DAY_SECONDS,
             logs_bytes: 1 << 30,
+            logs_kek: None,
         }
     }
 }
@@ -68,6 +70,7 @@ fn shown(kept: Kept, version: i64, updated_ms: i64) -> Settings {
         events_kept_seconds: kept.events_kept_seconds,
         logs_kept_seconds: kept.logs_kept_seconds,
         logs_bytes: kept.logs_bytes,
+        logs_kek: kept.logs_kek,
         version,
         updated_ms,
     }
@@ -123,6 +126,11 @@ pub fn update(w: &mut Write<'_>, version: Option<i64>, patch: &SettingsPatch) ->
             before.logs_kept_seconds.into(),
         )?),
         logs_bytes: chosen("logs_bytes", 1 << 24..=1 << 40, patch.logs_bytes, before.logs_bytes)?,
+        logs_kek: match &patch.logs_kek {
+            None => before.logs_kek.clone(),
+            Some(name) if name.is_empty() => None,
+            Some(name) => Some(kek(w.tx(), name)?),
+        },
     };
     if shown(after.clone(), before.version, before.updated_ms) == before {
         return Ok(before);
@@ -135,6 +143,12 @@ pub fn update(w: &mut Write<'_>, version: Option<i64>, patch: &SettingsPatch) ->
     let after = get(w.tx())?;
     w.audit("settings.update", "settings", Some(json!(before)), Some(json!(after)))?;
     Ok(after)
+}
+
+fn kek(db: &Connection, name: &str) -> Result<Name, DbError> {
+    let name = name.parse::<Name>().map_err(|error| DbError::Invalid(format!("'logs_kek': {error}")))?;
+    keks::active_of(db, std::slice::from_ref(&name))?;
+    Ok(name)
 }
 
 fn chosen(name: &str, range: RangeInclusive<u64>, value: Option<u64>, before: u64) -> Result<u64, DbError> {

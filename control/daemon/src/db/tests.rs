@@ -173,11 +173,33 @@ fn refuses_a_newer_version_and_leaves_the_file_as_it_was() {
     let Scratch { dir, master, db, .. } = Scratch::new();
     let path = dir.path().join("control.db");
     drop(db);
-    tamper(&path, "PRAGMA user_version = 2");
+    tamper(&path, "PRAGMA user_version = 3");
     let before = std::fs::read(&path).unwrap();
     let refused = Db::open(&path, master).map(|_| ());
-    assert!(matches!(refused, Err(DbError::TooNew { found: 2, known: 1 })), "{refused:?}");
+    assert!(matches!(refused, Err(DbError::TooNew { found: 3, known: 2 })), "{refused:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_of_an_earlier_version_gets_what_it_lacks() {
+    let Scratch { dir, master, db, .. } = Scratch::new();
+    let path = dir.path().join("control.db");
+    db.record(&Actor::system(), "test", "kept", None).unwrap();
+    let tables = |db: &Db| {
+        let sql = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY type, name)";
+        db.read(|file| Ok(file.query_row(sql, [], |row| row.get::<_, String>(0))?)).unwrap()
+    };
+    let new = tables(&db);
+    drop(db);
+    let older = "DROP TABLE kek_wraps; DROP TABLE keks; DROP TABLE groups_that_seal; \
+        ALTER TABLE agents DROP COLUMN must_seal; PRAGMA user_version = 1";
+    tampering(&path).execute_batch(older).unwrap();
+    let db = Db::open(&path, master.clone()).unwrap();
+    assert_eq!(tables(&db), new, "as if it had been made so");
+    let of_audit = "SELECT count(*) FROM audit WHERE subject = 'kept'";
+    assert_eq!(db.read(|file| Ok(file.query_row(of_audit, [], |row| row.get::<_, i64>(0))?)).unwrap(), 1);
+    drop(db);
+    assert_eq!(tables(&Db::open(&path, master).unwrap()), new, "and once");
 }
 
 #[test]

@@ -103,11 +103,40 @@ fn every_field_counts() {
         of(|a| a.settings.as_mut().unwrap().connections = 1),
         of(|a| a.settings.as_mut().unwrap().bytes_per_second = 9000),
         of(|a| a.settings.as_mut().unwrap().transport = 1),
+        of(|a| a.sealed = true),
+        of(|a| a.keks.push(Kek::default())),
+        of(|a| a.keks.push(Kek { name: "a".into(), ..Kek::default() })),
+        of(|a| a.keks.push(Kek { version: 1, ..Kek::default() })),
+        of(|a| a.keks.push(Kek { fingerprint: vec![1], ..Kek::default() })),
+        of(|a| a.keks.push(Kek { public_pem: "a".into(), ..Kek::default() })),
+        digest(&Document { must_seal: true, ..Document::default() }),
+        digest(&Document { logs_kek: Some(Kek::default()), ..Document::default() }),
+        of(|a| a.rate_schedule = Some(RateSchedule::default())),
+        of(|a| a.rate_schedule = Some(RateSchedule { time_zone: "UTC".into(), entries: vec![] })),
+        of(|a| {
+            let entries = vec![RateEntry { day: 1, minute: 0, bytes_per_second: 0 }];
+            a.rate_schedule = Some(RateSchedule { time_zone: String::new(), entries });
+        }),
+        of(|a| {
+            let entries = vec![RateEntry { day: 0, minute: 1, bytes_per_second: 0 }];
+            a.rate_schedule = Some(RateSchedule { time_zone: String::new(), entries });
+        }),
+        of(|a| {
+            let entries = vec![RateEntry { day: 0, minute: 0, bytes_per_second: 1 }];
+            a.rate_schedule = Some(RateSchedule { time_zone: String::new(), entries });
+        }),
         digest(&Document::default()),
     ];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
-    let numbered =
-        Document { number: 7, incarnation: vec![7], assignments: vec![], logs_port: 7, tracker_port: 7 };
+    let numbered = Document {
+        number: 7,
+        incarnation: vec![7],
+        assignments: vec![],
+        logs_port: 7,
+        tracker_port: 7,
+        must_seal: false,
+        logs_kek: None,
+    };
     assert_eq!(digest(&numbered), digest(&Document::default()), "number and incarnation are no content");
 }
 
@@ -177,6 +206,14 @@ fn settings_are_those_of_the_spec() {
         connections: 8,
         transport: Transport::Quic,
         bytes_per_second: Some(10_000),
+        rate_schedule: Some(sealift_api::rest::RateSchedule {
+            time_zone: "UTC".into(),
+            entries: vec![sealift_api::rest::RateEntry {
+                day: Some(Day::Sunday),
+                from: "08:30".into(),
+                bytes_per_second: Some(9000),
+            }],
+        }),
         ..job.spec.clone()
     };
     let patch = JobPatch { name: None, spec: Some(spec) };
@@ -188,4 +225,7 @@ fn settings_are_those_of_the_spec() {
     let expected =
         Settings { hash, cipher, delete: true, connections: 8, bytes_per_second: 10_000, transport };
     assert_eq!(settings, expected);
+    let entries = vec![RateEntry { day: 7, minute: 510, bytes_per_second: 9000 }];
+    let rates = world.document("src").assignments[0].rate_schedule.clone().unwrap();
+    assert_eq!(rates, RateSchedule { time_zone: "UTC".into(), entries });
 }

@@ -2,12 +2,8 @@
 
 use crate::db::logs::NewRecord;
 use sealift_api::logs::{Record, record};
-use sealift_api::rest::limits::{
-    LOG_FIELD_NAME_BYTES_MAX, LOG_FIELD_VALUE_BYTES_MAX, LOG_FIELDS_MAX, LOG_MESSAGE_BYTES_MAX,
-    LOG_TARGET_BYTES_MAX,
-};
-use sealift_api::rest::{LogField, Severity};
-use std::collections::{HashMap, HashSet};
+use sealift_api::rest::{Severity, fields_of, within_limits};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// A record as it is kept. `runs` are the agent's own, with their jobs: whatever else it names is left out, and the job is
@@ -20,34 +16,23 @@ pub(super) fn judged(record: Record, runs: &HashMap<[u8; 16], Uuid>) -> NewRecor
         record::Severity::Security => Severity::Security,
     };
     let run = <[u8; 16]>::try_from(record.run_id.as_slice()).ok().filter(|run| runs.contains_key(run));
-    let mut names = HashSet::new();
-    let fields = record.fields.into_iter().take(LOG_FIELDS_MAX).filter_map(|field| {
-        let name = cut(field.name, LOG_FIELD_NAME_BYTES_MAX);
-        names
-            .insert(name.clone())
-            .then(|| LogField { name, value: cut(field.value, LOG_FIELD_VALUE_BYTES_MAX) })
-    });
-    let fields = fields.collect();
+    let record = within_limits(record);
     NewRecord {
         time_ms: i64::try_from(record.unix_millis).ok().filter(|&time| time > 0),
         severity,
         job_id: run.and_then(|run| runs.get(&run).copied()),
         run_id: run.map(Uuid::from_bytes),
-        target: cut(record.target, LOG_TARGET_BYTES_MAX),
-        message: cut(record.message, LOG_MESSAGE_BYTES_MAX),
-        fields,
+        target: record.target,
+        message: record.message,
+        fields: fields_of(record.fields),
     }
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use sealift_api::logs::Field;
+    use sealift_api::rest::limits::{LOG_FIELD_VALUE_BYTES_MAX, LOG_FIELDS_MAX};
 
     #[test]
     fn what_is_too_much_is_cut_and_foreign_runs_are_left_out() {

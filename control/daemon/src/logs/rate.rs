@@ -44,6 +44,11 @@ impl Account {
 }
 
 impl Rates {
+    /// How much later whoever comes again is to be heard.
+    pub(super) fn owed(&self, agent: Uuid, now: Instant) -> Duration {
+        self.pay(agent, 0, 0, now)
+    }
+
     /// Takes note of what came, and tells how much later it is to be answered.
     #[allow(clippy::cast_precision_loss, reason = "counts of a batch are small")]
     pub(super) fn pay(&self, agent: Uuid, records: usize, bytes: usize, now: Instant) -> Duration {

@@ -58,6 +58,14 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/enrolment-tokens", At(Operator)),
     ("DELETE", "/api/v1/enrolment-tokens/{id}", At(Operator)),
     ("GET", "/api/v1/groups", At(Viewer)),
+    ("PUT", "/api/v1/groups/{name}/policy", At(Administrator)),
+    ("GET", "/api/v1/keks", At(Viewer)),
+    ("POST", "/api/v1/keks", At(Administrator)),
+    ("GET", "/api/v1/keks/{id}", At(Viewer)),
+    ("POST", "/api/v1/keks/{id}/rotate", At(Administrator)),
+    ("POST", "/api/v1/keks/{id}/disable", At(Administrator)),
+    ("POST", "/api/v1/keks/{id}/enable", At(Administrator)),
+    ("POST", "/api/v1/keks/{id}/destroy", At(Administrator)),
     ("GET", "/api/v1/jobs", At(Viewer)),
     ("POST", "/api/v1/jobs", At(Operator)),
     ("GET", "/api/v1/jobs/{id}", At(Viewer)),
@@ -78,6 +86,10 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/settings", At(Viewer)),
     ("PATCH", "/api/v1/settings", At(Administrator)),
     ("GET", "/api/v1/logs", At(Viewer)),
+    ("GET", "/api/v1/logs/sealed", At(Viewer)),
+    ("POST", "/api/v1/logs/open", At(Viewer)),
+    ("GET", "/api/v1/logs/segments", At(Administrator)),
+    ("PUT", "/api/v1/logs/segments/{id}/envelope", At(Administrator)),
 ];
 
 /// Whose request this is. Handlers of routes that are not open find it in their arguments.

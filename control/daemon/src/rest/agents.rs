@@ -9,12 +9,12 @@ use crate::db::agents::{self, AgentFilter};
 use crate::db::runs::Affected;
 use crate::db::{Actor, Db, DbError, Write};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use sealift_api::rest::{
-    Agent, AgentPatch, AgentState, EnrolmentToken, Group, Name, NewEnrolmentToken, NewEnrolmentTokenSecret,
-    Page,
+    Agent, AgentPatch, AgentState, EnrolmentToken, Group, GroupPolicy, Name, NewEnrolmentToken,
+    NewEnrolmentTokenSecret, Page, Role,
 };
 use std::sync::Arc;
 
@@ -81,9 +81,20 @@ pub(super) async fn update(
     IfMatch(version): IfMatch,
     Body(patch): Body<AgentPatch>,
 ) -> Result<Tagged<Agent>, Failure> {
-    let change =
-        move |db: &crate::db::Db| db.write(&caller.actor, |write| agents::update(write, id, version, &patch));
-    let agent = api.blocking(change).await?;
+    let Caller { principal, actor } = caller;
+    let change = move |write: &mut Write<'_>| {
+        let before = agents::get(write.tx(), id)?;
+        let after = agents::update(write, id, version, &patch)?;
+        // By a group too: who may move agents between groups is not to undo by that what an administrator has said.
+        let ends = before.takes_ciphertext_alone() && !after.takes_ciphertext_alone();
+        if ends && principal.role != Role::Administrator {
+            let what = "only an administrator can end that an agent takes ciphertext alone (must_seal)";
+            return Err(DbError::Refused(what.to_owned()));
+        }
+        Ok(after)
+    };
+    let agent = api.blocking(move |db| db.write(&actor, change)).await?;
+    api.hub.wake([id]);
     Ok(api.tagged(agent))
 }
 
@@ -180,6 +191,25 @@ pub(super) async fn revoke_token(
 ) -> Result<StatusCode, Failure> {
     api.blocking(move |db| db.write(&caller.actor, |write| agents::revoke_token(write, id))).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Say whether the members of a group take ciphertext alone.
+#[utoipa::path(put, path = "/api/v1/groups/{name}/policy", params(("name" = Name, Path)), request_body = GroupPolicy,
+    responses((status = 200, body = Group), Problems))]
+pub(super) async fn set_group_policy(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Body(policy): Body<GroupPolicy>,
+) -> Result<Json<Group>, Failure> {
+    let change = move |write: &mut Write<'_>| {
+        // What can be no name is the name of no group.
+        let name = name.parse::<Name>().map_err(|_| DbError::NotFound("group"))?;
+        agents::set_group_policy(write, &name, policy)
+    };
+    let (group, members) = api.blocking(move |db| db.write(&caller.actor, change)).await?;
+    api.hub.wake(members);
+    Ok(Json(group))
 }
 
 /// Groups that have members.

@@ -8,7 +8,7 @@ use super::once::{KEY_BYTES_MAX, KEY_HEADER};
 use serde_json::{Map, Value, json};
 
 /// Answers whose version is their `ETag`.
-const VERSIONED: [&str; 6] = ["Agent", "Job", "Run", "RunDetail", "Settings", "User"];
+const VERSIONED: [&str; 7] = ["Agent", "Job", "Kek", "Run", "RunDetail", "Settings", "User"];
 
 /// Completes the description that handlers give.
 pub(super) fn complete(api: &mut Value) {
@@ -30,7 +30,8 @@ pub(super) fn complete(api: &mut Value) {
 fn complete_operation(operation: &mut Map<String, Value>, method: &str, path: &str, access: Access) {
     operation.insert("operationId".into(), operation_id(method, path).into());
     let is_open = access == Access::Open;
-    let has_key = method == "POST" && !is_open && !path.ends_with("/logout") && !path.ends_with("/password");
+    let changes_nothing = ["/logout", "/password", "/logs/open"].iter().any(|end| path.ends_with(end));
+    let has_key = method == "POST" && !is_open && !changes_nothing;
     let has_version = method == "PATCH" || (method == "DELETE" && !path.contains("tokens"));
     let mut parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
     if has_key {
@@ -53,7 +54,7 @@ fn complete_operation(operation: &mut Map<String, Value>, method: &str, path: &s
     let has_cursor = parameters.iter().any(|parameter| parameter["name"] == "after");
     let has_body = operation.contains_key("requestBody");
     let is_change = method != "GET";
-    let is_limited = path.ends_with("/login") || path.ends_with("/stream");
+    let is_limited = ["/login", "/stream", "/logs/open"].iter().any(|end| path.ends_with(end));
     if !parameters.is_empty() {
         operation.insert("parameters".into(), parameters.into());
     }

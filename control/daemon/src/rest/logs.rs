@@ -1,14 +1,18 @@
 //! What agents have logged.
 
-use super::extract::Asking;
+use super::access::Caller;
+use super::extract::{Asking, Body, Id};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
-use crate::db::DbError;
 use crate::db::logs::LogFilter;
+use crate::db::{Db, DbError, keks};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use data_encoding::BASE64;
 use sealift_api::rest::limits::LOG_QUERY_BYTES_MAX;
-use sealift_api::rest::{LogRecord, Page, Severity};
+use sealift_api::rest::{KekState, LogRecord, Page, Rewrapped, SealedLog, SealedSegment, Severity};
+use sealift_envelope::{Envelope, WrapInfo};
 use uuid::Uuid;
 
 /// Which records.
@@ -59,4 +63,74 @@ pub(super) async fn list(
     let filter = LogFilter { agent_id: agent, job_id: job, run_id: run, severity, from_ms, until_ms, text };
     let logs = api.logs.clone();
     api.blocking(move |_| logs.list(&filter, after.as_deref(), limit)).await.map(Json)
+}
+
+/// Which sealed records.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichSealed {
+    /// `next` of the page before.
+    after: Option<String>,
+    /// How many at most.
+    #[serde(default, deserialize_with = "super::limit")]
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<usize>,
+    /// Those of this agent.
+    agent: Option<Uuid>,
+}
+
+/// What agents have logged that the daemon cannot read, the newest first by when it came.
+#[utoipa::path(get, path = "/api/v1/logs/sealed", params(WhichSealed),
+    responses((status = 200, body = Page<SealedLog>), Problems))]
+pub(super) async fn list_sealed(
+    State(api): State<Api>,
+    Asking(which): Asking<WhichSealed>,
+) -> Result<Json<Page<SealedLog>>, Failure> {
+    let WhichSealed { after, limit, agent } = which;
+    let limit = Paging { after: None, limit }.limit();
+    let logs = api.logs.clone();
+    api.blocking(move |_| logs.list_sealed(agent, after.as_deref(), limit)).await.map(Json)
+}
+
+/// The data keys of segments that the daemon keeps sealed, wrapped: for who wraps them anew.
+#[utoipa::path(get, path = "/api/v1/logs/segments", params(Paging),
+    responses((status = 200, body = Page<SealedSegment>), Problems))]
+pub(super) async fn segments(
+    State(api): State<Api>,
+    Asking(paging): Asking<Paging>,
+) -> Result<Json<Page<SealedSegment>>, Failure> {
+    let logs = api.logs.clone();
+    api.blocking(move |_| logs.segments(paging.after.as_deref(), paging.limit())).await.map(Json)
+}
+
+/// Have a segment's data key wrapped to other KEKs, by who could unwrap it. No record moves.
+#[utoipa::path(put, path = "/api/v1/logs/segments/{id}/envelope", params(("id" = Uuid, Path)), request_body = Rewrapped,
+    responses((status = 204, description = "It is."), Problems))]
+pub(super) async fn rewrap(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Body(anew): Body<Rewrapped>,
+) -> Result<StatusCode, Failure> {
+    let logs = api.logs.clone();
+    let work = move |db: &Db| {
+        let invalid = |error: &dyn std::fmt::Display| DbError::Invalid(error.to_string());
+        let bytes = BASE64.decode(anew.envelope.as_bytes()).map_err(|error| invalid(&error))?;
+        let envelope = Envelope::decode(&bytes).map_err(|error| invalid(&error))?;
+        db.write(&caller.actor, |write| {
+            let one = |info: &WrapInfo| {
+                let kek = keks::by_fingerprint(write.tx(), &info.fingerprint)?;
+                kek.filter(|kek| kek.state == KekState::Active).ok_or_else(|| {
+                    DbError::Invalid(format!("the KEK {} is not active here", info.fingerprint))
+                })
+            };
+            let to = envelope.keks().iter().map(one).collect::<Result<Vec<_>, _>>()?;
+            keks::segment_rewrapped(write, id, &to)?;
+            // If this is not kept, nor is what was noted; if the daemon is killed after it, the next start finds out.
+            logs.rewrap(id, &envelope)
+        })
+    };
+    api.blocking(work).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -123,7 +123,7 @@ macro_rules! versioned {
     };
 }
 versioned!(
-    sealift_api::rest::Agent, sealift_api::rest::Job, sealift_api::rest::Run, sealift_api::rest::User;
+    sealift_api::rest::Agent, sealift_api::rest::Job, sealift_api::rest::Kek, sealift_api::rest::Run, sealift_api::rest::User;
     sealift_api::rest::NewApiTokenSecret, sealift_api::rest::NewEnrolmentTokenSecret
 );
 

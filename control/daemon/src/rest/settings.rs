@@ -26,5 +26,7 @@ pub(super) async fn update(
 ) -> Result<Tagged<Settings>, Failure> {
     let change = move |db: &Db| db.write(&caller.actor, |write| settings::update(write, version, &patch));
     let settings = api.blocking(change).await?;
+    // What their logs are sealed to.
+    api.hub.wake_all();
     Ok(Tagged(settings.version, settings))
 }

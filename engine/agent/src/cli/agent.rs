@@ -5,6 +5,7 @@ use crate::error::{Finish, RunError};
 use crate::managed::{self, JoinOptions, Pin};
 use crate::report::Reporter;
 use clap::{Args, Subcommand};
+use sealift_proto::rate::{BothWays, Timetable};
 use sealift_proto::ticket::Address;
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
@@ -33,8 +34,10 @@ pub(super) enum AgentCommand {
     /// Runs what the control daemon desires of this host, until it is stopped.
     ///
     /// While the daemon is away, runs go on, and what has happened is told later.
-    #[command(after_help = "Example:\n  sealift agent run")]
-    Run,
+    #[command(
+        after_help = "Examples:\n  sealift agent run\n  sealift agent run --bwlimit '08:00,10M:40M 18:00,off'"
+    )]
+    Run(RunArgs),
     /// Shows what this agent knows: who it is, what it may do, what is desired of it. No secrets.
     #[command(after_help = "Example:\n  sealift agent status --json")]
     Status(StatusArgs),
@@ -74,6 +77,14 @@ pub(super) struct JoinArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// How fast the blocks of all its runs together go, in each direction: RATE, UP:DOWN, or a timetable by this host's time
+    /// of day, as with `sealift send`. Runs share it equally; what one may not use by its job's own limit the others get
+    #[arg(long, value_name = "RATE|TIMETABLE")]
+    bwlimit: Option<Timetable>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// As one JSON object
     #[arg(long)]
@@ -88,7 +99,10 @@ pub(super) async fn run(
 ) -> Result<Finish, RunError> {
     match command {
         AgentCommand::Join(args) => managed::join(args.options(state_dir)?, reporter).await,
-        AgentCommand::Run => managed::run(state_dir, reporter).await,
+        AgentCommand::Run(args) => {
+            let limits = args.bwlimit.unwrap_or_else(|| Timetable::always(BothWays::default()));
+            managed::run(state_dir, limits, reporter).await
+        }
         AgentCommand::Status(args) => managed::status(state_dir, args.json),
         AgentCommand::Agents(command) => operator::run_agents(command).await,
     }

@@ -1,7 +1,8 @@
-//! The words of operators: `sealift login`, `job`, `run`, `token`, `audit`, `events`, `logs`, `user`, and `agent list` and its like.
+//! The words of operators: `sealift login`, `job`, `kek`, `run`, `token`, `audit`, `events`, `logs`, `user`, and `agent list` and its like.
 
 mod agents;
 mod jobs;
+mod keks;
 mod records;
 mod runs;
 mod schedule;
@@ -39,6 +40,9 @@ pub(super) enum OperatorCommand {
     /// Jobs: what is replicated from where to where.
     #[command(subcommand)]
     Job(jobs::JobCommand),
+    /// KEKs: keys that what jobs seal can be read by.
+    #[command(subcommand)]
+    Kek(keks::KekCommand),
     /// Runs: jobs that are carried out.
     #[command(subcommand)]
     Run(runs::RunCommand),
@@ -151,6 +155,7 @@ pub(super) async fn run(command: OperatorCommand) -> Result<Finish, RunError> {
         OperatorCommand::Login(args) => login::login(args.options()?).await,
         OperatorCommand::Logout(args) => login::logout(args.forget).await,
         OperatorCommand::Job(command) => jobs::run(command).await,
+        OperatorCommand::Kek(command) => keks::run(command).await,
         OperatorCommand::Run(command) => runs::run(command).await,
         OperatorCommand::Token(command) => tokens::run(command).await,
         OperatorCommand::Audit(command) => records::audit(command).await,

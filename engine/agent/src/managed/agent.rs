@@ -8,15 +8,17 @@ use crate::managed::child::{self, orphans};
 use crate::managed::credentials::Credentials;
 use crate::managed::document::{self, Desired};
 use crate::managed::home::{Home, Identity};
-use crate::managed::logs::{self, Logs, Upload, entry};
+use crate::managed::logs::{self, Logs, Start, Upload, entry};
 use crate::managed::pin::Pin;
 use crate::managed::runs::{Runs, Terms, host_event, this_program};
 use crate::managed::session::{self, FromDaemon, Session, Standing};
-use crate::managed::spool::Spool;
+use crate::managed::spool::{Spool, Text};
 use crate::report::{Event as Told, Reporter};
+use jiff::tz::TimeZone;
 use sealift_api::agent::event::Severity;
 use sealift_api::agent::goodbye::Reason;
 use sealift_api::agent::{Ack, AgentMessage, Report, agent_message};
+use sealift_proto::rate::Timetable;
 use std::path::PathBuf;
 use std::pin::Pin as Pinned;
 use std::time::{Duration, Instant};
@@ -59,19 +61,25 @@ struct Agent<'a> {
     reported: Option<Instant>,
 }
 
-/// Runs until it is told to end, or the daemon has revoked this agent.
+/// Runs until it is told to end, or the daemon has revoked this agent. All its runs together keep to the limits, by this host's
+/// time of day.
 ///
 /// # Errors
 /// See [`RunError`]; [`RunError::Barred`] if the agent was revoked.
-pub async fn run(state_dir: Option<PathBuf>, reporter: &Reporter) -> Result<Finish, RunError> {
+pub async fn run(
+    state_dir: Option<PathBuf>,
+    limits: Timetable,
+    reporter: &Reporter,
+) -> Result<Finish, RunError> {
     let program = this_program()
         .map_err(|error| RunError::Failed(format!("cannot tell where this program is: {error}")))?;
-    run_until(state_dir, reporter, program, crate::send::interruption()).await
+    run_until(state_dir, limits, reporter, program, crate::send::interruption()).await
 }
 
 /// Runs with this program as its children, until the future is ready.
 pub(crate) async fn run_until(
     state_dir: Option<PathBuf>,
+    limits: Timetable,
     reporter: &Reporter,
     program: PathBuf,
     interrupted: impl Future<Output = ()>,
@@ -91,10 +99,18 @@ pub(crate) async fn run_until(
     let trouble = news.clone();
     // One that finds the agent busy is not worth waiting for.
     let trouble = move |text| drop(trouble.try_send(FromDaemon::Warning(text)));
-    let log_spool = logs::spool::Spool::open(&home.path("logs"), log_spool_bytes()?).map_err(unusable)?;
-    let logs = Logs::start(log_spool, trouble).map_err(unusable)?;
-    let runs = Runs::new(terms(&home, &identity, program), logs.clone(), children).map_err(unusable)?;
-    let spool = Spool::open(&home.path("events")).map_err(unusable)?;
+    // How what is kept is to be sealed is in the document. Without one, as at first, nothing is kept: one that cannot be used is
+    // told of later.
+    let kept = document::load(&home).ok().flatten();
+    let text = kept.as_ref().map_or(Text::Withheld, text_of);
+    let start = if kept.is_some() { Start::AtOnce } else { Start::OnceToldHow };
+    let kek = kept.and_then(|desired| desired.logs_kek);
+    let log_spool =
+        logs::spool::Spool::open(&home.path("logs"), log_spool_bytes()?, kek).map_err(unusable)?;
+    let logs = Logs::start(log_spool, start, trouble).map_err(unusable)?;
+    let terms = terms(&home, &identity, limits, program);
+    let runs = Runs::new(terms, text, logs.clone(), children).map_err(unusable)?;
+    let spool = Spool::open(&home.path("events"), text).map_err(unusable)?;
     let (standing, heard) = watch::channel(Standing::default());
     let (logs_port, port) = watch::channel(0);
     let upload = Upload { home: home.clone(), identity: identity.clone(), logs: logs.clone(), port };
@@ -120,6 +136,11 @@ pub(crate) async fn run_until(
     agent.work(from_daemon, from_children, interrupted).await
 }
 
+/// Whether what happened may be on the disk in words beside the log.
+fn text_of(desired: &Desired) -> Text {
+    if desired.logs_kek.is_some() { Text::Withheld } else { Text::Plain }
+}
+
 /// The bound of the spool of logs.
 fn log_spool_bytes() -> Result<u64, RunError> {
     match std::env::var(LOG_SPOOL_VARIABLE) {
@@ -132,13 +153,15 @@ fn log_spool_bytes() -> Result<u64, RunError> {
     }
 }
 
-fn terms(home: &Home, identity: &Identity, program: PathBuf) -> Terms {
+fn terms(home: &Home, identity: &Identity, limits: Timetable, program: PathBuf) -> Terms {
     Terms {
         home: home.clone(),
         allow: identity.allow_list(),
         data_addresses: identity.data_addresses.clone(),
         data_ports: identity.data_ports,
         daemon: (identity.daemon.clone(), identity.pin.clone()),
+        limits,
+        zone: TimeZone::system(),
         tracker_port: None,
         program,
     }
@@ -306,9 +329,14 @@ impl Agent<'_> {
         self.keep_event(host_event(Severity::Error, why));
     }
 
-    fn stand(&self, desired: &Desired) {
+    fn stand(&mut self, desired: &Desired) {
         let (document, incarnation) = (desired.number, desired.incarnation.clone());
         self.logs_port.send_replace(desired.logs_port);
+        self.logs.seal_to(desired.logs_kek.clone());
+        self.runs.set_text(text_of(desired));
+        if let Err(error) = self.spool.set_text(text_of(desired)) {
+            self.warn(format!("the spool of events cannot be written anew without what it says: {error}"));
+        }
         self.standing.send_replace(Standing { document, incarnation });
     }
 

@@ -10,9 +10,10 @@ use crate::managed::document::RunKey;
 use crate::orders;
 use output::{Lines, Told, parse};
 use rustix::process::{Pid, Signal, kill_process};
-use sealift_proto::rate::Rate;
+use sealift_proto::path::escape;
+use sealift_proto::rate::BothWays;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -40,7 +41,7 @@ pub(crate) struct Program {
     /// The first line of its standard input.
     pub(crate) stdin: Option<Zeroizing<String>>,
     /// How fast it may be, now and later: told by further lines, for as long as it runs.
-    pub(crate) pace: Option<watch::Receiver<Option<Rate>>>,
+    pub(crate) pace: Option<watch::Receiver<BothWays>>,
     /// Tells a later agent which process it is.
     pub(crate) pid_file: PathBuf,
 }
@@ -58,6 +59,32 @@ pub(crate) struct News {
 pub(crate) enum What {
     Told(Told),
     Ended(Exit),
+}
+
+/// What stands for what was said of the source of a sealed job.
+const WITHHELD: &str = "what was said of it is kept from the control daemon, since the job is sealed; it is on the standard \
+    error of the agent on this host";
+
+impl What {
+    /// The same without what may have names of the source's entries in it; that goes to this host's own standard error.
+    pub(crate) fn without_names(self) -> Self {
+        let withhold = |text: String| {
+            let _ = writeln!(std::io::stderr().lock(), "{}", escape(text.as_bytes()));
+            WITHHELD.to_owned()
+        };
+        match self {
+            Self::Told(told) => Self::Told(match told {
+                Told::Problem(text) => Told::Problem(withhold(text)),
+                Told::Warning(text) => Told::Warning(withhold(text)),
+                Told::NoRoom(text) => Told::NoRoom(withhold(text)),
+                // This one is asked about, and has no name in it.
+                Told::Error(text) if text != "interrupted" => Told::Error(withhold(text)),
+                told => told,
+            }),
+            Self::Ended(exit) if exit.stderr.is_empty() => Self::Ended(exit),
+            Self::Ended(exit) => Self::Ended(Exit { stderr: withhold(exit.stderr), ..exit }),
+        }
+    }
 }
 
 /// How a child ended.
@@ -167,7 +194,7 @@ async fn attend(
 async fn feed(
     pipe: Option<ChildStdin>,
     first: Option<Zeroizing<String>>,
-    pace: Option<watch::Receiver<Option<Rate>>>,
+    pace: Option<watch::Receiver<BothWays>>,
 ) {
     let Some(mut pipe) = pipe else { return };
     if let Some(first) = first
@@ -277,7 +304,7 @@ mod tests {
     async fn a_child_hears_how_fast_it_may_be_for_as_long_as_it_runs() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, mut news) = mpsc::channel(NEWS_MAX);
-        let (pace, orders) = watch::channel(Rate::new(9000).ok());
+        let (pace, orders) = watch::channel("9000:10000".parse().unwrap());
         let script = r#"for i in 1 2; do read it; echo '{"event":"warning","message":"'$it'"}'; done; read it; exit 4"#;
         let program = Program { pace: Some(orders), ..shell(&dir, script, None) };
         let _handle = start(program, KEY, 1, sender).unwrap();
@@ -285,9 +312,9 @@ mod tests {
             What::Told(Told::Warning(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert_eq!(told(news.recv().await), "limit 9000");
-        pace.send_replace(None);
-        assert_eq!(told(news.recv().await), "limit none");
+        assert_eq!(told(news.recv().await), "limit 9000 10000");
+        pace.send_replace(BothWays::default());
+        assert_eq!(told(news.recv().await), "limit none none");
         drop(pace);
         assert_eq!(ended(&mut news).await.1.code, Some(4), "it hears the end, too");
     }
@@ -310,5 +337,21 @@ mod tests {
         orphans::end_all(&[dir.path().to_owned()]).await;
         assert_eq!(ended(&mut news).await.1.signal, Some(15));
         drop(handle);
+    }
+
+    #[test]
+    fn no_name_of_a_sealed_source_is_told() {
+        let secret = || "secret/name: cannot be read".to_owned();
+        let said =
+            [Told::Problem(secret()), Told::Warning(secret()), Told::NoRoom(secret()), Told::Error(secret())];
+        let ended = Exit { code: Some(1), signal: None, stderr: secret() };
+        for what in said.into_iter().map(What::Told).chain([What::Ended(ended)]) {
+            assert!(!format!("{:?}", what.without_names()).contains("secret"));
+        }
+        let What::Told(Told::Error(text)) = What::Told(Told::Error("interrupted".into())).without_names()
+        else {
+            panic!("an error")
+        };
+        assert_eq!(text, "interrupted");
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! Owns what a well-formed document is, and its file. Keys in it are zeroized and never shown.
 
+use super::logs::LogKek;
 use crate::managed::home::Home;
+use crate::pace;
 use crypto_simd::blake3;
+use jiff::tz::TimeZone;
 use prost::Message as _;
 use sealift_api::agent as wire;
+use sealift_envelope::limits::ENVELOPE_WRAPS_MAX;
+use sealift_envelope::{Fingerprint, PublicKek};
 use sealift_net::{Cipher, Transport};
 use sealift_proto::digest::HashAlgorithm;
-use sealift_proto::keys::{KEY_BYTES, RwSeed, VerifyKey};
+use sealift_proto::keys::{KEY_BYTES, RoSecret, RwSeed, VerifyKey};
 use sealift_proto::limits::DATA_CONNECTIONS_MAX;
-use sealift_proto::rate::{RATE_MIN, Rate};
+use sealift_proto::rate::{BothWays, Entry, MinuteOfDay, RATE_MIN, Rate, Timetable, Weekday};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -45,6 +50,8 @@ pub(crate) struct Desired {
     pub(crate) logs_port: u16,
     /// Where its tracker is, on its host.
     pub(crate) tracker_port: Option<NonZeroU16>,
+    /// What is logged is sealed to it.
+    pub(crate) logs_kek: Option<LogKek>,
 }
 
 /// What an assignment asks for.
@@ -77,14 +84,42 @@ pub(crate) struct Work {
     pub(crate) delete: bool,
     /// How fast; changed while it runs.
     pub(crate) limit: Option<Rate>,
+    /// The same by the time of day.
+    pub(crate) rates: Option<Rates>,
     /// `None`: the default.
     pub(crate) connections: Option<usize>,
+    /// Whether what leaves the source is ciphertext.
+    pub(crate) sealed: bool,
+}
+
+/// The public half of a key that a source seals to.
+pub(crate) struct Kek {
+    pub(crate) version: u32,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) pem: String,
+}
+
+/// How fast by the time of day.
+#[derive(Clone, Debug)]
+pub(crate) struct Rates {
+    pub(crate) timetable: Timetable,
+    /// Whose time of day; none, if this host does not know the zone of this name.
+    pub(crate) zone: Option<TimeZone>,
+    pub(crate) zone_name: String,
 }
 
 /// The part of this agent, and its keys.
 pub(crate) enum Part {
-    Source { seed: Zeroizing<[u8; KEY_BYTES]> },
-    Destination { secret: Zeroizing<[u8; KEY_BYTES]>, verify: Box<VerifyKey>, sources: Vec<String> },
+    /// With the keys that it seals to, if the job is sealed.
+    Source {
+        seed: Zeroizing<[u8; KEY_BYTES]>,
+        keks: Vec<Kek>,
+    },
+    Destination {
+        secret: Zeroizing<[u8; KEY_BYTES]>,
+        verify: Box<VerifyKey>,
+        sources: Vec<String>,
+    },
 }
 
 impl fmt::Debug for Part {
@@ -105,6 +140,8 @@ pub(crate) enum Nonsense {
     Twice,
     #[error("the daemon's document is too large")]
     TooLarge,
+    #[error("the daemon's document has a KEK for logs that is none")]
+    Kek,
 }
 
 /// A document and the bytes that are kept of it.
@@ -137,7 +174,7 @@ fn read(document: &wire::Document) -> Result<Received, Nonsense> {
             return Err(Nonsense::Twice);
         }
         let wish = wish(assignment.action());
-        let work = work(assignment).and_then(|work| match wish {
+        let work = work(assignment, document.must_seal).and_then(|work| match wish {
             Some(_) => Ok(work),
             None => Err("this agent does not know what is to be done: is it older than the daemon?".into()),
         });
@@ -153,8 +190,11 @@ fn read(document: &wire::Document) -> Result<Received, Nonsense> {
         Ok(port) => port,
     };
     let tracker_port = u16::try_from(document.tracker_port).ok().and_then(NonZeroU16::new);
+    // Rather no new document than logs that are not sealed.
+    let logs_kek = document.logs_kek.as_ref();
+    let logs_kek = logs_kek.map(|kek| LogKek::read(kek).ok_or(Nonsense::Kek)).transpose()?;
     let (number, incarnation) = (document.number, document.incarnation.clone());
-    let desired = Desired { number, incarnation, tasks, logs_port, tracker_port };
+    let desired = Desired { number, incarnation, tasks, logs_port, tracker_port, logs_kek };
     Ok(Received { desired, bytes })
 }
 
@@ -167,22 +207,49 @@ fn wish(action: wire::assignment::Action) -> Option<Wish> {
     }
 }
 
-fn work(assignment: &wire::Assignment) -> Result<Work, String> {
+/// The keys that a source seals to: at least one, if its job is sealed.
+fn keks(assignment: &wire::Assignment) -> Result<Vec<Kek>, String> {
+    if !assignment.sealed {
+        return Ok(Vec::new());
+    }
+    if !(1..=ENVELOPE_WRAPS_MAX).contains(&assignment.keks.len()) {
+        return Err("it is sealed, and the keys that it is sealed to are missing or too many".into());
+    }
+    let one = |kek: &wire::Kek| {
+        let public = PublicKek::from_pem(&kek.public_pem).map_err(|error| error.to_string())?;
+        let fingerprint = public.fingerprint();
+        if fingerprint.0 != *kek.fingerprint {
+            return Err("a key that it is sealed to is not the one that is named".to_owned());
+        }
+        Ok(Kek { version: kek.version, fingerprint, pem: public.to_pem() })
+    };
+    assignment.keks.iter().map(one).collect()
+}
+
+fn work(assignment: &wire::Assignment, must_seal: bool) -> Result<Work, String> {
     let secret = |bytes: &[u8], what: &str| {
         let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| format!("its {what} is not one"))?;
         Ok::<_, String>(Zeroizing::new(bytes))
     };
     let part = match assignment.role() {
         wire::assignment::Role::Source => {
-            Part::Source { seed: secret(&assignment.read_write_seed, "read-write seed")? }
+            let seed = secret(&assignment.read_write_seed, "read-write seed")?;
+            Part::Source { seed, keks: keks(assignment)? }
         }
         wire::assignment::Role::Destination => {
+            if must_seal && !assignment.sealed {
+                return Err("no plaintext may be placed on this host, and the job is not sealed".into());
+            }
             let verify = secret(&assignment.verify_key, "verify key")?;
+            let verify = VerifyKey::from_bytes(&verify).map_err(|_| "its verify key is not one")?;
+            let secret = secret(&assignment.read_only_secret, "read-only secret")?;
+            // What is called sealed has to be: with any other secret a session might give plaintext.
+            if assignment.sealed && *secret != *RoSecret::of_keepers(&verify).as_bytes() {
+                return Err("it is said to be sealed, and its secret is not a keeper's".into());
+            }
             Part::Destination {
-                secret: secret(&assignment.read_only_secret, "read-only secret")?,
-                verify: VerifyKey::from_bytes(&verify)
-                    .map(Box::new)
-                    .map_err(|_| "its verify key is not one")?,
+                secret,
+                verify: Box::new(verify),
                 sources: assignment.source_addresses.clone(),
             }
         }
@@ -210,21 +277,59 @@ fn work(assignment: &wire::Assignment) -> Result<Work, String> {
             wire::settings::Transport::Unspecified => Transport::Auto,
         },
         delete: settings.delete,
-        // Too little to be a limit is the least that there is: not to heed it would be worse.
-        limit: (settings.bytes_per_second > 0)
-            .then(|| Rate::new(settings.bytes_per_second.max(RATE_MIN)).ok())
-            .flatten(),
+        limit: limit(settings.bytes_per_second),
+        rates: assignment.rate_schedule.as_ref().map(rates).transpose()?,
         connections: (connections > 0).then(|| connections.min(DATA_CONNECTIONS_MAX)),
+        sealed: assignment.sealed,
     })
 }
 
+/// Too little to be a limit is the least that there is: not to heed it would be worse.
+fn limit(bytes_per_second: u64) -> Option<Rate> {
+    (bytes_per_second > 0).then(|| Rate::new(bytes_per_second.max(RATE_MIN)).ok()).flatten()
+}
+
+fn rates(schedule: &wire::RateSchedule) -> Result<Rates, String> {
+    let wrong = || "its schedule of rates makes no sense: is this agent older than the daemon?".to_owned();
+    let entry = |entry: &wire::RateEntry| {
+        let day = match usize::try_from(entry.day).map_err(|_| wrong())?.checked_sub(1) {
+            None => None,
+            Some(index) => Some(*Weekday::ALL.get(index).ok_or_else(wrong)?),
+        };
+        let from = u16::try_from(entry.minute).ok().and_then(MinuteOfDay::new).ok_or_else(wrong)?;
+        Ok(Entry { day, from, limits: BothWays::each(limit(entry.bytes_per_second)) })
+    };
+    let entries = schedule.entries.iter().map(entry).collect::<Result<_, String>>()?;
+    let timetable = Timetable::new(entries).map_err(|_| wrong())?;
+    // A host without the database of zones still knows this one.
+    let zone = match schedule.time_zone.as_str() {
+        "UTC" => Some(TimeZone::UTC),
+        name => TimeZone::get(name).ok(),
+    };
+    let zone_name = schedule.time_zone.chars().take(64).collect();
+    Ok(Rates { timetable, zone, zone_name })
+}
+
+impl Rates {
+    /// What holds now. By a clock that is not known here, what is allowed at all times.
+    pub(crate) fn now(&self) -> BothWays {
+        self.zone.as_ref().map_or_else(|| self.timetable.lowest(), |zone| self.timetable.at(pace::now(zone)))
+    }
+}
+
 impl Work {
-    /// Tells whether a run that was begun for other work is still the same: everything but where a source is reached
-    /// and how fast it is to be, and no secret.
+    /// How fast it may be now, as far as the job goes.
+    pub(crate) fn pace(&self) -> BothWays {
+        let rates = self.rates.as_ref().map_or_else(BothWays::default, Rates::now);
+        rates.lower(BothWays::each(self.limit))
+    }
+
+    /// Tells whether a run that was begun for other work is still the same: everything but where a source is reached,
+    /// how fast it is to be and to which keys it is sealed, and no secret.
     pub(crate) fn spec(&self) -> [u8; 32] {
         let mut said = Vec::with_capacity(128 + self.path.len());
         let (part, verify) = match &self.part {
-            Part::Source { seed } => (0, RwSeed::new(seed).verify_key()),
+            Part::Source { seed, .. } => (0, RwSeed::new(seed).verify_key()),
             Part::Destination { verify, .. } => (1, VerifyKey::clone(verify)),
         };
         said.extend_from_slice(&[part, self.hash.code(), u8::from(self.cipher == Cipher::Aes128Gcm)]);
@@ -237,6 +342,10 @@ impl Work {
         if self.transport != Transport::Auto {
             said.push(0);
             said.extend_from_slice(self.transport.name().as_bytes());
+        }
+        // To what keys is not said: a run goes on when one is rotated, and the next wraps anew.
+        if self.sealed {
+            said.extend_from_slice(b"\0sealed");
         }
         blake3::hash(&said)
     }
@@ -301,8 +410,29 @@ pub(crate) mod tests {
         assignment
     }
 
+    /// Of `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`.
+    const PUBLIC_PEM: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA879Mv7FFLpDvChucUrUB
+pn7+hp76g6MRYZRWZIu/C2Bpyu7D0H7ByT/f6KN8mR2i66n6d20TCopDwBxBLlKH
+Cmw63mZfTtw8sTEOdUZqL5ynEmB6Z31t7TUX836V0KVLaAL3BjG2unfLdUCBuAsN
+bm8f8E3eoxVDEulf2ozutw5bHXLYUc4nqNDetbtalyo2Ws7t/3DSN+U74Bv5i4QI
+DNDDdzbluh0eLdLllDBPs6Fu4evl129ODmhKgLC+KncZgL++2KSOkm+EPEYALiwY
+GlJoeIxJxVIrhEO1KJb+AQ9IhfpKwt+I+LKfg96xr6CgU1ifxu032sOdJlLURUMU
+fwIDAQAB
+-----END PUBLIC KEY-----
+";
+
     pub(crate) fn document(number: u64, assignments: Vec<wire::Assignment>) -> wire::Document {
-        wire::Document { number, incarnation: vec![9; 16], assignments, logs_port: 0, tracker_port: 0 }
+        wire::Document {
+            number,
+            incarnation: vec![9; 16],
+            assignments,
+            logs_port: 0,
+            tracker_port: 0,
+            must_seal: false,
+            logs_kek: None,
+        }
     }
 
     fn home(dir: &tempfile::TempDir) -> Home {
@@ -368,8 +498,60 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_must_be_sealed_is_refused_otherwise_and_what_is_called_sealed_has_to_be() {
+        let refused = |assignment: &wire::Assignment, must_seal| work(assignment, must_seal).err();
+        let mut dest = assignment(1, 1, false, "/a");
+        assert_eq!(refused(&dest, false), None);
+        assert!(refused(&dest, true).unwrap().contains("no plaintext"));
+        dest.sealed = true;
+        assert!(refused(&dest, true).unwrap().contains("not a keeper's"), "its secret opens plaintext");
+        let verify = VerifyKey::from_bytes(dest.verify_key.as_slice().try_into().unwrap()).unwrap();
+        dest.read_only_secret = RoSecret::of_keepers(&verify).as_bytes().to_vec();
+        assert_eq!(refused(&dest, true), None);
+        // A source has plaintext anyhow; sealed, it needs keys.
+        let mut source = assignment(1, 1, true, "/a");
+        assert_eq!(refused(&source, true), None);
+        let plain = work(&source, false).unwrap().spec();
+        source.sealed = true;
+        assert!(refused(&source, false).unwrap().contains("keys that it is sealed to"));
+        source.keks.push(wire::Kek { public_pem: "none".into(), ..wire::Kek::default() });
+        assert!(refused(&source, false).unwrap().contains("no public key"));
+        source.keks[0].public_pem = PUBLIC_PEM.into();
+        assert!(refused(&source, false).unwrap().contains("not the one that is named"));
+        source.keks[0].fingerprint = PublicKek::from_pem(PUBLIC_PEM).unwrap().fingerprint().0.to_vec();
+        let sealed = work(&source, false).unwrap().spec();
+        assert_ne!(plain, sealed);
+        source.keks[0].version = 2;
+        assert_eq!(work(&source, false).unwrap().spec(), sealed, "a rotation begins nothing anew");
+    }
+
+    #[test]
+    fn schedules_of_rates_are_understood_and_of_two_limits_the_lower_holds() {
+        let mut assignment = assignment(1, 1, false, "/a");
+        let of = |day, minute, bytes_per_second| wire::RateEntry { day, minute, bytes_per_second };
+        let schedule = |zone: &str, entries| Some(wire::RateSchedule { time_zone: zone.into(), entries });
+        let pace = |assignment: &wire::Assignment| work(assignment, false).map(|work| work.pace());
+        let each = |rate| Ok(BothWays::each(Rate::new(rate).ok()));
+        let before = work(&assignment, false).unwrap().spec();
+        assignment.rate_schedule = schedule("UTC", vec![of(0, 0, 20_000)]);
+        assert_eq!(pace(&assignment), each(20_000));
+        assert_eq!(work(&assignment, false).unwrap().spec(), before, "a run is not begun anew for it");
+        assignment.settings.as_mut().unwrap().bytes_per_second = 10_000;
+        assert_eq!(pace(&assignment), each(10_000));
+        assignment.rate_schedule = schedule("UTC", vec![of(0, 0, 9000)]);
+        assert_eq!(pace(&assignment), each(9000));
+        // Where the zone is not known nobody can tell what time it is there.
+        assignment.rate_schedule = schedule("Nowhere/City", vec![of(0, 0, 0), of(7, 1439, 8500)]);
+        assert_eq!(pace(&assignment), each(8500));
+        for wrong in [vec![], vec![of(8, 0, 0)], vec![of(0, 1440, 0)], vec![of(1, 1, 0), of(1, 1, 9000)]] {
+            assignment.rate_schedule = schedule("UTC", wrong);
+            assert!(work(&assignment, false).unwrap_err().contains("makes no sense"));
+        }
+    }
+
+    #[test]
     fn another_path_is_other_work_and_another_address_is_not() {
-        let spec = |assignment: &wire::Assignment| work(assignment).unwrap().spec();
+        let spec = |assignment: &wire::Assignment| work(assignment, false).unwrap().spec();
         let mut assignment = assignment(1, 1, false, "/a");
         let was = spec(&assignment);
         assignment.source_addresses.clear();

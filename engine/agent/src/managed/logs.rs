@@ -18,5 +18,6 @@ mod writer;
 pub(super) use children::ChildLog;
 pub(super) use record::{Details, entry};
 pub(super) use sealift_api::logs::record::Severity;
+pub(super) use spool::LogKek;
 pub(super) use upload::Upload;
-pub(super) use writer::Logs;
+pub(super) use writer::{Logs, Start};

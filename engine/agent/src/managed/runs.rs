@@ -9,16 +9,17 @@ mod work;
 
 use crate::managed::child::output::Told;
 use crate::managed::child::{self, Exit, Handle, News, Order, What};
-use crate::managed::document::{Desired, RunKey, Task, Wish};
+use crate::managed::document::{Desired, RunKey, Task, Wish, Work};
 use crate::managed::logs::{self, ChildLog, Details as _, Logs, entry};
 use crate::managed::pause;
 use crate::managed::plan::{GRACE, Phase, Spec, Step, Wanted, next_due, plan};
-use crate::managed::spool::{MESSAGE_BYTES_MAX, truncate};
+use crate::managed::spool::{MESSAGE_BYTES_MAX, Text, truncate};
+use crate::pace::{self, LOOK_INTERVAL};
 use outcomes::Outcome;
 use sealift_api::agent::event::Severity;
 use sealift_api::agent::job_status::State;
 use sealift_api::agent::{Event, JobStatus};
-use sealift_proto::rate::Rate;
+use sealift_proto::rate::{BothWays, share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -37,7 +38,9 @@ struct Run {
     status: JobStatus,
     handle: Option<Handle>,
     /// How fast its child may be.
-    pace: watch::Sender<Option<Rate>>,
+    pace: watch::Sender<BothWays>,
+    /// It was told that this host does not know the zone of its schedule of rates.
+    is_zone_told: bool,
     birth: u64,
     port: Option<u16>,
     /// Ends of children that counted as failures.
@@ -46,6 +49,8 @@ struct Run {
     tries: u32,
     events: u32,
     error: Option<String>,
+    /// What its child says may have names in it that the daemon is not to learn: those of a sealed source.
+    names_are_secret: bool,
     log: ChildLog,
 }
 
@@ -57,7 +62,11 @@ pub(crate) struct Runs {
     runs: BTreeMap<RunKey, Run>,
     /// Nothing is started: the agent ends, or is barred.
     held: bool,
+    /// Whether how runs ended may be on the disk in words.
+    text: Text,
     births: u64,
+    /// When the clock was looked at last, for limits of rate by the time of day.
+    looked: Option<Instant>,
     news: mpsc::Sender<News>,
     changed: BTreeSet<RunKey>,
     events: Vec<Event>,
@@ -72,13 +81,15 @@ impl Run {
             phase: Phase::Waiting { from: None },
             status,
             handle: None,
-            pace: watch::Sender::new(None),
+            pace: watch::Sender::new(BothWays::default()),
+            is_zone_told: false,
             birth: 0,
             port: None,
             failures: 0,
             tries: 0,
             events: 0,
             error: None,
+            names_are_secret: true,
             log: ChildLog::new("run"),
         }
     }
@@ -86,13 +97,19 @@ impl Run {
 
 impl Runs {
     /// Takes up what is known of runs that ended. Children's news go into the channel.
-    pub(crate) fn new(terms: Terms, logs: Logs, news: mpsc::Sender<News>) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        terms: Terms,
+        text: Text,
+        logs: Logs,
+        news: mpsc::Sender<News>,
+    ) -> std::io::Result<Self> {
         let mut runs = BTreeMap::new();
         for Outcome { key, spec, status } in outcomes::load(&terms.home)? {
             runs.insert(key, Run { phase: Phase::Ended { spec }, status, ..Run::new(key) });
         }
         let (wanted, changed, events) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Ok(Self { terms, logs, wanted, runs, held: false, births: 0, news, changed, events })
+        let (held, births, looked) = (false, 0, None);
+        Ok(Self { terms, logs, wanted, runs, held, text, births, looked, news, changed, events })
     }
 
     /// What is desired from now on.
@@ -102,11 +119,27 @@ impl Runs {
         self.wanted = desired.tasks.into_iter().map(|task| (task.key, task)).collect();
         for (&key, task) in &self.wanted {
             let run = self.runs.entry(key).or_insert_with(|| Run::new(key));
-            let limit = task.work.as_ref().ok().and_then(|work| work.limit);
-            run.pace.send_if_modified(|now| std::mem::replace(now, limit) != limit);
             self.changed.insert(key);
+            let rates = task.work.as_ref().ok().and_then(|work| work.rates.as_ref());
+            if let Some(rates) = rates.filter(|rates| rates.zone.is_none() && !run.is_zone_told) {
+                run.is_zone_told = true;
+                let message = format!(
+                    "job {}: this host does not know the time zone {} of its schedule of rates: the lowest of them always \
+                    holds (are the host's time zone data installed?)",
+                    task.job_name, rates.zone_name
+                );
+                self.events.push(event(key, Severity::Warning, &message));
+                self.logs.put(entry(logs::Severity::Warning, "run", message).of(key));
+            }
         }
         self.reconcile(now);
+    }
+
+    /// Whether how runs ended may be on the disk in words, from now on. What is there already goes, if not.
+    pub(crate) fn set_text(&mut self, text: Text) {
+        if std::mem::replace(&mut self.text, text) == Text::Plain && text == Text::Withheld {
+            self.keep_outcomes();
+        }
     }
 
     /// Every child ends at once, and none is started until something is desired anew.
@@ -143,7 +176,45 @@ impl Runs {
 
     /// When time alone makes something due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        next_due(&self.phases())
+        next_due(&self.phases()).into_iter().chain(self.next_look()).min()
+    }
+
+    /// When the clock is to be looked at, if it matters what time it is.
+    fn next_look(&self) -> Option<Instant> {
+        let by_clock = |task: &Task| {
+            let rates = task.work.as_ref().ok().and_then(|work| work.rates.as_ref());
+            rates.is_some_and(|rates| !rates.timetable.is_constant())
+        };
+        let matters = !self.terms.limits.is_constant() || self.wanted.values().any(by_clock);
+        let is_idle = self.held || !self.has_children();
+        self.looked.filter(|_| matters && !is_idle).map(|looked| looked + LOOK_INTERVAL)
+    }
+
+    /// Tells every child how fast it may be now: as its job says, and no more than its part of what this host allows.
+    fn set_pace(&mut self, now: Instant) {
+        self.looked = Some(now);
+        let allowed = self.terms.limits.at(pace::now(&self.terms.zone));
+        let wanted = &self.wanted;
+        let mut running = Vec::new();
+        for (key, run) in self.runs.iter().filter(|(_, run)| run.handle.is_some()) {
+            // What is not wanted any more is about to end.
+            let work = wanted.get(key).and_then(|task| task.work.as_ref().ok());
+            let limits = work.map_or_else(|| *run.pace.borrow(), Work::pace);
+            running.push((run, limits, work.map_or(Kind::Source, Work::kind)));
+        }
+        // Destinations send too: they serve each other.
+        let sent: Vec<_> = running.iter().map(|(_, limits, _)| limits.up).collect();
+        let receivers = running.iter().filter(|(_, _, kind)| *kind == Kind::Destination);
+        let received: Vec<_> = receivers.map(|(_, limits, _)| limits.down).collect();
+        let mut down = share(allowed.down, &received).into_iter();
+        for ((run, _, kind), up) in running.into_iter().zip(share(allowed.up, &sent)) {
+            let down = match kind {
+                Kind::Destination => down.next().flatten(),
+                Kind::Source => None,
+            };
+            let limits = BothWays { up, down };
+            run.pace.send_if_modified(|now| std::mem::replace(now, limits) != limits);
+        }
     }
 
     fn phases(&self) -> BTreeMap<RunKey, Phase> {
@@ -173,6 +244,7 @@ impl Runs {
                 self.changed.insert(*key);
             }
         }
+        self.set_pace(now);
     }
 
     fn take(&mut self, step: Step, now: Instant) {
@@ -220,6 +292,9 @@ impl Runs {
             Ok(work) => self.terms.prepare(key, work, &taken),
             Err(why) => Err(Hindrance::Wrong(why.clone())),
         };
+        // Kept with the child: it may go on for a while when nobody wants it any more.
+        let names_are_secret =
+            task.work.as_ref().is_ok_and(|work| work.sealed && work.kind() == Kind::Source);
         self.births += 1;
         let pace = self.runs.get(&key).map(|run| run.pace.subscribe());
         let started = prepared.and_then(|(program, port)| {
@@ -232,7 +307,7 @@ impl Runs {
                 let Some(run) = self.runs.get_mut(&key) else { return };
                 run.phase = Phase::Running { spec };
                 (run.handle, run.port, run.birth) = (Some(handle), port, self.births);
-                (run.events, run.error) = (0, None);
+                (run.events, run.error, run.names_are_secret) = (0, None, names_are_secret);
                 run.log = ChildLog::new(target);
                 run.status.addresses.clear();
                 self.set(key, State::Running, String::new());
@@ -256,6 +331,8 @@ impl Runs {
         if self.runs.get(&key).is_none_or(|run| run.birth != birth || run.handle.is_none()) {
             return;
         }
+        let names_are_secret = self.runs.get(&key).is_none_or(|run| run.names_are_secret);
+        let what = if names_are_secret { what.without_names() } else { what };
         match what {
             What::Told(told) => {
                 if let Some(run) = self.runs.get_mut(&key) {
@@ -394,7 +471,7 @@ impl Runs {
             _ => None,
         });
         let ended: Vec<_> = ended.collect();
-        if let Err(error) = outcomes::keep(&self.terms.home, &ended) {
+        if let Err(error) = outcomes::keep(&self.terms.home, &ended, self.text) {
             let message = format!("how runs ended cannot be kept on this host: {error}");
             self.logs.put(entry(logs::Severity::Error, "agent", message.as_str()));
             self.events.push(host_event(Severity::Error, &message));

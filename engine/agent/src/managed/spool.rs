@@ -8,7 +8,8 @@
 //! kind 1: an Event of agent.proto      kind 2: kept up to this number (8)      kind 3: dropped in all (8)
 //! ```
 //!
-//! What a crash left half-written at the end is cut off.
+//! What a crash left half-written at the end is cut off. Where logs are sealed, what an event says is on the disk in the log
+//! alone: here there is when and of what it was, and an agent that was started anew tells no more of it.
 
 use crypto_simd::blake3;
 use prost::Message as _;
@@ -23,6 +24,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const EVENTS_MAX: usize = 10_000;
 /// Bytes of an event's message.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1024;
+/// What an event says that was on the disk without its text.
+const SEALED: &str = "what happened is in this agent's log, which is sealed";
 /// Records that are in the file beyond what is needed, before it is written anew.
 const STALE_RECORDS_MAX: usize = 4096;
 /// Bytes of a record's payload.
@@ -42,17 +45,25 @@ pub(crate) struct Spool {
     records: usize,
     events: VecDeque<Event>,
     bound: usize,
+    text: Text,
     kept: u64,
     dropped: u64,
 }
 
+/// Whether what events say may be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    Plain,
+    Withheld,
+}
+
 impl Spool {
     /// Takes up what an earlier agent left.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Self::open_bounded(path, EVENTS_MAX)
+    pub(crate) fn open(path: &Path, text: Text) -> io::Result<Self> {
+        Self::open_bounded(path, text, EVENTS_MAX)
     }
 
-    fn open_bounded(path: &Path, bound: usize) -> io::Result<Self> {
+    fn open_bounded(path: &Path, text: Text, bound: usize) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path)?;
@@ -60,7 +71,7 @@ impl Spool {
         file.read_to_end(&mut content)?;
         let path = path.to_owned();
         let events = VecDeque::new();
-        let mut spool = Self { path, file, length: 0, records: 0, events, bound, kept: 0, dropped: 0 };
+        let mut spool = Self { path, file, length: 0, records: 0, events, bound, text, kept: 0, dropped: 0 };
         let mut rest = content.as_slice();
         while let Some((kind, payload, after)) = record(rest) {
             spool.replay(kind, payload);
@@ -94,9 +105,24 @@ impl Spool {
     pub(crate) fn push(&mut self, mut event: Event) -> io::Result<()> {
         event.number = self.next_number();
         truncate(&mut event.message, MESSAGE_BYTES_MAX);
-        let payload = event.encode_to_vec();
+        let payload = self.encoded(&event);
         self.take(event);
         self.append(KIND_EVENT, &payload)
+    }
+
+    /// Whether what events say may be on the disk from now on. What is there already goes, if not.
+    pub(crate) fn set_text(&mut self, text: Text) -> io::Result<()> {
+        if std::mem::replace(&mut self.text, text) == Text::Plain && text == Text::Withheld {
+            return self.rewrite();
+        }
+        Ok(())
+    }
+
+    fn encoded(&self, event: &Event) -> Vec<u8> {
+        match self.text {
+            Text::Plain => event.encode_to_vec(),
+            Text::Withheld => Event { message: SEALED.to_owned(), ..event.clone() }.encode_to_vec(),
+        }
     }
 
     /// The daemon has all up to this number.
@@ -171,7 +197,7 @@ impl Spool {
         let mut content = framed(KIND_KEPT, &self.kept.to_le_bytes());
         content.extend(framed(KIND_DROPPED, &self.dropped.to_le_bytes()));
         for event in &self.events {
-            content.extend(framed(KIND_EVENT, &event.encode_to_vec()));
+            content.extend(framed(KIND_EVENT, &self.encoded(event)));
         }
         crate::state::write_durably(&self.path, &content)?;
         let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
@@ -238,35 +264,53 @@ mod tests {
     #[test]
     fn c6_events_outlive_the_agent_until_the_daemon_has_them() {
         let (_dir, path) = file();
-        let mut spool = Spool::open(&path).unwrap();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
         for text in ["a", "b", "c"] {
             spool.push(event(text)).unwrap();
         }
         spool.keep(2).unwrap();
-        let mut spool = Spool::open(&path).unwrap();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
         assert_eq!((numbers(&spool), spool.kept()), (vec![3], 2));
         spool.keep(99).unwrap();
-        let mut spool = Spool::open(&path).unwrap();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
         spool.push(event("d")).unwrap();
         assert_eq!(numbers(&spool), [4], "numbers go on");
     }
 
     #[test]
+    fn what_is_withheld_is_told_and_not_on_the_disk() {
+        let (_dir, path) = file();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
+        spool.push(event("the first secret")).unwrap();
+        spool.set_text(Text::Withheld).unwrap();
+        spool.push(event("the second secret")).unwrap();
+        let said = |spool: &Spool| spool.after(0).map(|event| event.message.clone()).collect::<Vec<_>>();
+        assert_eq!(said(&spool), ["the first secret", "the second secret"]);
+        let content = std::fs::read(&path).unwrap();
+        assert!(!content.windows(6).any(|window| window == b"secret"));
+        let mut spool = Spool::open(&path, Text::Withheld).unwrap();
+        assert_eq!(said(&spool), [SEALED, SEALED]);
+        spool.set_text(Text::Plain).unwrap();
+        spool.push(event("no secret")).unwrap();
+        assert_eq!(said(&Spool::open(&path, Text::Plain).unwrap()), [SEALED, SEALED, "no secret"]);
+    }
+
+    #[test]
     fn of_too_many_the_oldest_give_way_to_a_warning_that_counts_them() {
         let (_dir, path) = file();
-        let mut spool = Spool::open_bounded(&path, 3).unwrap();
+        let mut spool = Spool::open_bounded(&path, Text::Plain, 3).unwrap();
         for at in 1..=7 {
             spool.push(event(&at.to_string())).unwrap();
             assert!(spool.events.len() <= 3);
         }
-        for spool in [&spool, &Spool::open_bounded(&path, 3).unwrap()] {
+        for spool in [&spool, &Spool::open_bounded(&path, Text::Plain, 3).unwrap()] {
             assert_eq!(numbers(spool), [5, 6, 7]);
             let warning = spool.after(0).next().unwrap();
             assert!(warning.message.starts_with("5 events"), "{}", warning.message);
             assert_eq!(warning.severity(), Severity::Warning);
         }
         spool.rewrite().unwrap();
-        let mut spool = Spool::open_bounded(&path, 3).unwrap();
+        let mut spool = Spool::open_bounded(&path, Text::Plain, 3).unwrap();
         spool.push(event("8")).unwrap();
         assert!(spool.after(0).next().unwrap().message.starts_with("6 events"));
         spool.keep(6).unwrap();
@@ -276,19 +320,19 @@ mod tests {
     #[test]
     fn the_file_stays_small() {
         let (_dir, path) = file();
-        let mut spool = Spool::open(&path).unwrap();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
         // What many rounds leave behind, without the time that syncing each would take.
         spool.records = STALE_RECORDS_MAX + 2;
         spool.push(event("a")).unwrap();
         assert_eq!(spool.records, 3);
         spool.push(event("b")).unwrap();
-        assert_eq!(numbers(&Spool::open(&path).unwrap()), [1, 2]);
+        assert_eq!(numbers(&Spool::open(&path, Text::Plain).unwrap()), [1, 2]);
     }
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
         let (_dir, path) = file();
-        let mut spool = Spool::open(&path).unwrap();
+        let mut spool = Spool::open(&path, Text::Plain).unwrap();
         spool.push(event(&"ä".repeat(4000))).unwrap();
         assert_eq!(spool.events[0].message.len(), MESSAGE_BYTES_MAX);
     }
@@ -297,7 +341,7 @@ mod tests {
         #[test]
         fn a_torn_or_damaged_file_gives_what_is_whole_before_it(at in 0usize..200, cut: bool) {
             let (_dir, path) = file();
-            let mut spool = Spool::open(&path).unwrap();
+            let mut spool = Spool::open(&path, Text::Plain).unwrap();
             for text in ["first", "second", "third"] {
                 spool.push(event(text)).unwrap();
             }
@@ -305,11 +349,11 @@ mod tests {
             let at = at % bytes.len();
             if cut { bytes.truncate(at) } else { bytes[at] ^= 1 }
             std::fs::write(&path, &bytes).unwrap();
-            let mut spool = Spool::open(&path).unwrap();
+            let mut spool = Spool::open(&path, Text::Plain).unwrap();
             let left = numbers(&spool);
             prop_assert!(left.len() < 3 && left.iter().zip(1..).all(|(left, right)| *left == right));
             spool.push(event("more")).unwrap();
-            prop_assert_eq!(numbers(&Spool::open(&path).unwrap()).len(), left.len() + 1);
+            prop_assert_eq!(numbers(&Spool::open(&path, Text::Plain).unwrap()).len(), left.len() + 1);
         }
     }
 }

@@ -15,6 +15,7 @@ use sealift_api::agent::event::Severity;
 use sealift_api::agent::goodbye::Reason;
 use sealift_api::agent::job_status::State;
 use sealift_api::agent::{EventsKept, Goodbye, Hello, JobStatus, Report};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -56,13 +57,19 @@ async fn joined() -> (tempfile::TempDir, Daemon) {
 
 /// An agent whose children are this script.
 async fn agent(dir: &Path, script: &str) -> Result<Finish, RunError> {
+    agent_limited(dir, script, "off").await
+}
+
+/// The same, all of whose children together keep to limits.
+async fn agent_limited(dir: &Path, script: &str, limits: &str) -> Result<Finish, RunError> {
     let program = dir.join("child");
     // Renamed into place: a file that is open for writing cannot be run.
     let draft = dir.join("child.new");
     std::fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::rename(&draft, &program).unwrap();
-    run_until(Some(dir.join("state")), &Reporter::new(Style::People), program, pending()).await
+    let limits = limits.parse().unwrap();
+    run_until(Some(dir.join("state")), limits, &Reporter::new(Style::People), program, pending()).await
 }
 
 async fn hello(connected: &mut Connected) -> Hello {
@@ -304,6 +311,99 @@ async fn a_source_tells_where_it_is_and_ends_when_it_is_paused() {
         revoke(&connected).await;
     };
     let (ended, ()) = tokio::join!(agent(dir.path(), script), said);
+    assert_eq!(ended.unwrap_err().code(), 4);
+}
+
+#[tokio::test]
+async fn what_a_sealed_source_says_last_is_not_told_either() {
+    const NAME: &str = "canary-name";
+    let (dir, mut daemon) = joined().await;
+    let mut identity = home(dir.path()).identity().unwrap();
+    identity.allow_read = vec![dir.path().join("data")];
+    home(dir.path()).write_identity(&identity).unwrap();
+    let public = include_str!("../../../../control/envelope/tests/keys/a.pub.pem");
+    let kek = sealift_envelope::PublicKek::from_pem(public).unwrap();
+    let source = sealift_api::agent::Assignment {
+        sealed: true,
+        keks: vec![sealift_api::agent::Kek {
+            name: "team".into(),
+            version: 1,
+            fingerprint: kek.fingerprint().0.to_vec(),
+            public_pem: public.into(),
+        }],
+        ..assignment(1, 2, true, dir.path().join("data").to_str().unwrap())
+    };
+    // When it is ended it has something to say, on both of its outputs.
+    let script = format!(
+        r#"trap 'echo "{{\"event\":\"warning\",\"message\":\"{NAME}\"}}"; echo {NAME} >&2; kill $!; exit 1' TERM
+        echo '{{"event":"ticket","ticket":"sealift1x","addresses":["10.0.0.1:4711"]}}'
+        sleep 1000 & wait"#
+    );
+    let said = async {
+        let mut connected = daemon.next().await;
+        hello(&mut connected).await;
+        connected.say(Body::Document(document(1, vec![source]))).await;
+        reports(&mut connected, |report| report.jobs.iter().any(|job| !job.addresses.is_empty())).await;
+        // Nobody wants it any more.
+        connected.say(Body::Document(document(2, vec![]))).await;
+        let withheld = |report: &Report| {
+            report.events.iter().any(|event| event.message.contains("kept from the control daemon"))
+        };
+        let heard = reports(&mut connected, withheld).await;
+        assert!(!format!("{heard:?}").contains(NAME), "{heard:?}");
+        revoke(&connected).await;
+    };
+    let (ended, ()) = tokio::join!(agent(dir.path(), &script), said);
+    assert_eq!(ended.unwrap_err().code(), 4);
+    let logs = std::fs::read_dir(home(dir.path()).path("logs")).unwrap();
+    let logs: Vec<_> = logs.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    let has = |part: &str| logs.windows(part.len()).any(|window| window == part.as_bytes());
+    assert!(has("kept from the control daemon") && !has(NAME));
+}
+
+#[tokio::test]
+async fn children_share_what_the_agent_is_allowed_and_hear_of_it_when_others_come_and_go() {
+    let (dir, mut daemon) = joined().await;
+    let mut identity = home(dir.path()).identity().unwrap();
+    identity.allow_read = vec![dir.path().join("data")];
+    home(dir.path()).write_identity(&identity).unwrap();
+    let path = dir.path().join("data");
+    let source = |job, bytes_per_second| {
+        let mut source = assignment(job, 2, true, path.to_str().unwrap());
+        source.settings.as_mut().unwrap().bytes_per_second = bytes_per_second;
+        source
+    };
+    let destination = assignment(3, 2, false, path.join("copy").to_str().unwrap());
+    // Says what it hears, but for a ticket.
+    let script = r#"while read it; do
+        case "$it" in limit*) echo '{"event":"warning","message":"'$it'"}';; esac
+    done"#;
+    // The last that each job's child has heard.
+    async fn until_heard(connected: &mut Connected, heard: &mut BTreeMap<u8, String>, wanted: &[(u8, &str)]) {
+        while !wanted.iter().all(|(job, order)| heard.get(job).is_some_and(|heard| heard == order)) {
+            if let Said::Report(report) = connected.hear().await {
+                for event in report.events.into_iter().filter(|event| event.message.starts_with("limit")) {
+                    heard.insert(event.job_id[0], event.message);
+                }
+            }
+        }
+    }
+    let said = async {
+        let mut connected = daemon.next().await;
+        hello(&mut connected).await;
+        let mut heard = BTreeMap::new();
+        connected.say(Body::Document(document(1, vec![source(1, 0)]))).await;
+        until_heard(&mut connected, &mut heard, &[(1, "limit 90000 none")]).await;
+        let all = vec![source(1, 0), source(2, 10_000), destination.clone()];
+        connected.say(Body::Document(document(2, all))).await;
+        let parts = [(1, "limit 40000 none"), (2, "limit 10000 none"), (3, "limit 40000 70000")];
+        until_heard(&mut connected, &mut heard, &parts).await;
+        connected.say(Body::Document(document(3, vec![source(1, 0), destination]))).await;
+        let parts = [(1, "limit 45000 none"), (3, "limit 45000 70000")];
+        until_heard(&mut connected, &mut heard, &parts).await;
+        revoke(&connected).await;
+    };
+    let (ended, ()) = tokio::join!(agent_limited(dir.path(), script, "90000:70000"), said);
     assert_eq!(ended.unwrap_err().code(), 4);
 }
 

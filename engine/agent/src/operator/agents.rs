@@ -71,6 +71,7 @@ fn people(agent: &Agent) -> String {
         ("state", agent.state.to_string()),
         ("connected", yes(agent.connected)),
         ("groups", joined(&agent.groups)),
+        ("takes", takes(agent)),
         ("host", facts.hostname.clone()),
         ("system", facts.os.clone()),
         ("hardware", format!("{} cores, {}", facts.cores, bytes(facts.memory_bytes))),
@@ -85,6 +86,14 @@ fn people(agent: &Agent) -> String {
         ("enrolled", time(agent.created_ms)),
         ("seen", time(agent.seen_ms)),
     ])
+}
+
+fn takes(agent: &Agent) -> String {
+    match (agent.must_seal, agent.must_seal_by.is_empty()) {
+        (true, _) => "ciphertext alone".to_owned(),
+        (false, false) => format!("ciphertext alone, as all in {}", joined(&agent.must_seal_by)),
+        (false, true) => "plaintext and ciphertext".to_owned(),
+    }
 }
 
 /// Does something to each of them. What can be done is, whatever becomes of the others.
@@ -132,9 +141,10 @@ pub(crate) async fn set(
 
 /// Shows the groups that agents are in.
 pub(crate) async fn groups(api: &mut Api, listing: Listing) -> Result<Finish, RunError> {
-    show_list(api, "groups", &[], listing, &["GROUP", "MEMBERS"], |group: &Group| {
+    show_list(api, "groups", &[], listing, &["GROUP", "TAKES", "MEMBERS"], |group: &Group| {
         let members: Vec<_> = group.members.iter().map(|member| member.name.to_string()).collect();
-        vec![group.name.to_string(), members.join(", ")]
+        let takes = if group.must_seal { "ciphertext" } else { "all" };
+        vec![group.name.to_string(), takes.to_owned(), members.join(", ")]
     })
     .await
 }

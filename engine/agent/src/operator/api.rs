@@ -6,8 +6,9 @@ use crate::operator::login_file::{Access, Login};
 use crate::operator::refusal::refused;
 use crate::operator::sse::Subscription;
 use crate::operator::tls::{Dialler, Trust};
-use hyper::Method;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, IF_MATCH};
+use hyper::{Method, StatusCode};
+use sealift_api::rest::Page;
 use sealift_proto::path::escape;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,7 +22,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Items that are asked for at a time; as many as the API gives.
 const PAGE_ITEMS: usize = 200;
 /// Pages of a list: so that one which never ends does.
-const PAGES_MAX: usize = 10_000;
+const PAGES_MAX: usize = 1_000_000;
 
 /// A connection with the daemon, and what it is shown.
 pub(crate) struct Api {
@@ -38,6 +39,16 @@ pub(crate) struct Kind {
     pub(crate) one: &'static str,
     /// The command that shows them.
     pub(crate) list: &'static str,
+}
+
+/// An answer of this daemon's as what it should be.
+pub(super) fn typed<T: DeserializeOwned>(daemon: &str, value: &Value) -> Result<T, RunError> {
+    T::deserialize(value).map_err(|error| {
+        let what = escape(error.to_string().as_bytes());
+        RunError::Failed(format!(
+            "the answer of {daemon} is not understood ({what}): is this sealift as new as the daemon?"
+        ))
+    })
 }
 
 impl Api {
@@ -130,6 +141,26 @@ impl Api {
         self.value(asked).await
     }
 
+    /// Puts something in place of what is there.
+    pub(crate) async fn put<B: Serialize>(&mut self, path: &str, body: &B) -> Result<Value, RunError> {
+        let mut asked = self.asked(Method::PUT, path);
+        asked.body = Some(json(body)?);
+        self.value(asked).await
+    }
+
+    /// The same, of what is answered by nothing; `false` if nothing is there any more. Asked twice, it is the same.
+    pub(crate) async fn put_if_there<B: Serialize>(
+        &mut self,
+        path: &str,
+        body: &B,
+    ) -> Result<bool, RunError> {
+        let mut asked = self.asked(Method::PUT, path);
+        asked.body = Some(json(body)?);
+        asked.repeatable = true;
+        let answer = self.http.exchange(&asked).await?;
+        is_there(self.daemon(), &answer)
+    }
+
     pub(crate) async fn delete(&mut self, path: &str) -> Result<(), RunError> {
         let asked = self.asked(Method::DELETE, path);
         self.exchange(&asked).await.map(drop)
@@ -150,27 +181,17 @@ impl Api {
         mut each: impl FnMut(Value) -> Result<(), RunError>,
     ) -> Result<bool, RunError> {
         let mut left = limit.unwrap_or(usize::MAX);
-        let mut after: Option<String> = None;
-        for _ in 0..PAGES_MAX {
-            let mut asked = format!("{path}?limit={}", left.min(PAGE_ITEMS));
-            let cursor = after.as_ref().map(|after| ("after", after.clone()));
-            for (name, value) in query.iter().cloned().chain(cursor) {
-                let _ = write!(asked, "&{name}={}", encode(&value));
-            }
-            let answer = self.get(&asked).await?;
-            let page: sealift_api::rest::Page<Value> = self.typed(&answer)?;
-            // A daemon that gives more than it was asked for is not believed.
-            for item in page.items.into_iter().take(left.min(PAGE_ITEMS)) {
+        let mut pages = Pages::of(path, query);
+        while let Some(items) = pages.next(self, left).await? {
+            for item in items {
                 left -= 1;
                 each(item)?;
             }
-            match page.next {
-                Some(_) if left == 0 => return Ok(true),
-                Some(next) => after = Some(next),
-                None => return Ok(false),
+            if left == 0 {
+                return Ok(pages.are_more());
             }
         }
-        Err(RunError::Failed(format!("the list of {path} has no end")))
+        Ok(false)
     }
 
     /// The one of a kind that has this name or id.
@@ -212,13 +233,7 @@ impl Api {
 
     /// An answer, as what it ought to be.
     pub(crate) fn typed<T: DeserializeOwned>(&self, value: &Value) -> Result<T, RunError> {
-        T::deserialize(value).map_err(|error| {
-            let what = escape(error.to_string().as_bytes());
-            RunError::Failed(format!(
-                "the answer of {} is not understood ({what}): is this sealift as new as the daemon?",
-                self.daemon()
-            ))
-        })
+        typed(self.daemon(), value)
     }
 
     fn asked(&self, method: Method, path: &str) -> Asked {
@@ -242,6 +257,63 @@ impl Api {
         serde_json::from_slice(&answer.body).map_err(|_| {
             RunError::Failed(format!("{} does not answer as a control daemon does", self.daemon()))
         })
+    }
+}
+
+/// Whether what was asked for was done, or there is nothing to do it to.
+fn is_there(daemon: &str, answer: &Answer) -> Result<bool, RunError> {
+    match answer.status {
+        StatusCode::NOT_FOUND => Ok(false),
+        status if status.is_success() => Ok(true),
+        _ => Err(refused(daemon, answer)),
+    }
+}
+
+/// A list, of which one page is held at a time.
+pub(crate) struct Pages {
+    asked: String,
+    after: Option<String>,
+    left: usize,
+    ended: bool,
+}
+
+impl Pages {
+    /// From its beginning.
+    pub(crate) fn of(path: &str, query: &[(&str, String)]) -> Self {
+        let mut asked = format!("{path}?");
+        for (name, value) in query {
+            let _ = write!(asked, "{name}={}&", encode(value));
+        }
+        Self { asked, after: None, left: PAGES_MAX, ended: false }
+    }
+
+    /// The next items, so many at most; `None` at the end.
+    pub(crate) async fn next(&mut self, api: &mut Api, limit: usize) -> Result<Option<Vec<Value>>, RunError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let path = self.asked.split('?').next().unwrap_or_default();
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or_else(|| RunError::Failed(format!("the list of {path} has no end")))?;
+        let limit = limit.min(PAGE_ITEMS);
+        let mut asked = format!("{}limit={limit}", self.asked);
+        if let Some(after) = &self.after {
+            let _ = write!(asked, "&after={}", encode(after));
+        }
+        let answer = api.get(&asked).await?;
+        let mut page: Page<Value> = api.typed(&answer)?;
+        // A daemon that gives more than it was asked for is not believed.
+        page.items.truncate(limit);
+        self.ended = page.next.is_none();
+        self.after = page.next;
+        Ok(Some(page.items))
+    }
+
+    /// Whether the daemon has said that there are more.
+    pub(crate) fn are_more(&self) -> bool {
+        !self.ended
     }
 }
 
@@ -279,6 +351,19 @@ fn encode(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_gone_meanwhile_is_no_error_and_what_is_refused_is() {
+        let answered = |status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            is_there("d", &Answer { status, headers: hyper::HeaderMap::new(), body: Zeroizing::default() })
+        };
+        assert!(answered(204).unwrap());
+        assert!(!answered(404).unwrap());
+        for status in [401, 409, 422, 500] {
+            assert!(answered(status).is_err(), "{status}");
+        }
+    }
 
     #[test]
     fn queries_are_encoded() {

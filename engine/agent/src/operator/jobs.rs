@@ -6,7 +6,8 @@ use crate::operator::api::Kind;
 use crate::operator::output::{
     Form, Listing, Table, bytes, joined, note, properties, show_list, show_one, time, yes,
 };
-use sealift_api::rest::{Job, JobPatch, JobSpec, Name, NewJob, Schedule};
+use sealift_api::rest::{Job, JobPatch, JobSpec, Name, NewJob, RateSchedule, Schedule};
+use sealift_proto::rate::Rate;
 use serde_json::Value;
 
 /// Jobs.
@@ -88,12 +89,17 @@ fn people(job: &Job) -> String {
         ("kind", spec.kind.to_string()),
         ("from", joined(&spec.from)),
         ("to", joined(&spec.to)),
+        (
+            "sealed to",
+            if spec.seal_to.is_empty() { "nobody: not sealed".into() } else { joined(&spec.seal_to) },
+        ),
         ("hash", spec.hash.to_string()),
         ("cipher", spec.cipher.to_string()),
         ("deletes", yes(spec.delete)),
         ("connections", connections),
         ("transport", spec.transport.to_string()),
         ("limit of rate", limit),
+        ("rates by time", spec.rate_schedule.as_ref().map_or_else(|| "none".into(), rates)),
         ("schedule", spec.schedule.as_ref().map_or_else(|| "none: by `sealift run start`".into(), schedule)),
         ("epoch of keys", job.epoch.to_string()),
         ("changed", time(job.updated_ms)),
@@ -107,6 +113,22 @@ fn people(job: &Job) -> String {
         text += &keys.text();
     }
     text
+}
+
+/// A schedule of rates, as it is written on the command line.
+fn rates(schedule: &RateSchedule) -> String {
+    let limit = |limit: Option<u64>| match limit.map(Rate::new) {
+        None => "off".to_owned(),
+        Some(Ok(rate)) => rate.to_string(),
+        Some(Err(_)) => "unknown".to_owned(),
+    };
+    let entries = schedule.entries.iter().map(|entry| {
+        let day = entry
+            .day
+            .map_or_else(String::new, |day| format!("{}-", day.as_str().get(..3).unwrap_or_default()));
+        format!("{day}{},{}", entry.from, limit(entry.bytes_per_second))
+    });
+    format!("{} ({})", entries.collect::<Vec<_>>().join(" "), schedule.time_zone)
 }
 
 /// A schedule, as it is written on the command line.

@@ -18,7 +18,7 @@ pub(crate) enum PasswordFrom {
 
 impl PasswordFrom {
     /// Reads it.
-    pub(super) fn read(self, prompt: &str) -> Result<Zeroizing<String>, RunError> {
+    pub(crate) fn read(self, prompt: &str) -> Result<Zeroizing<String>, RunError> {
         let password = match self {
             Self::Terminal => typed(prompt)?,
             Self::Stdin => first_line(io::stdin().lock())?,

@@ -6,11 +6,12 @@ use crate::operator::agents::AGENT;
 use crate::operator::api::id_of;
 use crate::operator::jobs::JOB;
 use crate::operator::output::{Form, Listing, Table, note, say, say_json, show_list, time};
-use crate::operator::runs;
+use crate::operator::{runs, sealed_logs};
 use sealift_api::rest::{Agent, AuditRecord, Event, LogRecord, Severity};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Between looks for events, where the daemon has no stream of them.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -68,6 +69,19 @@ pub(crate) struct EventFilter {
 }
 
 impl EventFilter {
+    /// The ids of its job and run.
+    pub(super) async fn ids(&self, api: &mut Api) -> Result<(Option<Uuid>, Option<Uuid>), RunError> {
+        let job = match &self.job {
+            Some(job) => Some(id_of(&api.find(JOB, job).await?)?),
+            None => None,
+        };
+        let run = match &self.run {
+            Some(run) => Some(runs::id(api, run).await?),
+            None => None,
+        };
+        Ok((job, run))
+    }
+
     async fn query(self, api: &mut Api) -> Result<Vec<(&'static str, String)>, RunError> {
         let mut query = Vec::new();
         query.extend(self.severity.map(|severity| ("severity", severity.to_string())));
@@ -98,7 +112,20 @@ pub(crate) struct LogFilter {
 }
 
 /// Shows what agents have logged, the oldest first: the newest so many.
-pub(crate) async fn logs(api: &mut Api, filter: LogFilter, listing: Listing) -> Result<Finish, RunError> {
+/// With a key: those that the daemon cannot read.
+pub(crate) async fn logs(
+    api: &mut Api,
+    filter: LogFilter,
+    key: Option<sealed_logs::Key>,
+    listing: Listing,
+) -> Result<Finish, RunError> {
+    if let Some(key) = key {
+        let opened = sealed_logs::open(api, &key, filter, listing.limit).await?;
+        for (why, count) in &opened.closed {
+            note(&format!("{count} records cannot be opened: {why}"));
+        }
+        return show_logs(api, opened.records, opened.more, listing.form).await;
+    }
     let mut query = filter.events.query(api).await?;
     query.extend(filter.text.map(|text| ("q", text)));
     query.extend(filter.from_ms.map(|ms| ("from_ms", ms.to_string())));
@@ -110,8 +137,17 @@ pub(crate) async fn logs(api: &mut Api, filter: LogFilter, listing: Listing) -> 
             Ok(())
         })
         .await?;
+    show_logs(api, newest, more, listing.form).await
+}
+
+async fn show_logs(
+    api: &mut Api,
+    mut newest: Vec<Value>,
+    more: bool,
+    form: Form,
+) -> Result<Finish, RunError> {
     newest.reverse();
-    if listing.form == Form::Json {
+    if form == Form::Json {
         newest.iter().try_for_each(say_json)?;
         return Ok(Finish::Complete);
     }

@@ -128,7 +128,7 @@ impl Coordinator {
         };
         let dialer = Dialer::new(options.ticket.ro_secret.clone())
             .with_transport(options.transport)
-            .with_limit(options.limiter.rate());
+            .with_limit(options.pace.down_most);
         let carriers = Carriers::new(options.transport);
         let ro = options.ticket.ro_secret.clone();
         let finder = Finder::new(options.discovery.clone(), ro, Arc::clone(&reporter));
@@ -254,8 +254,14 @@ impl Coordinator {
         match event {
             Event::Control(number, heard) if number == self.link.number => self.heard(heard)?,
             Event::Control(number, heard) => self.peer_heard(number, heard),
-            Event::DataUp(id) => {
+            Event::DataUp(id, answered_in) => {
                 let now = self.now_ms();
+                if let Some(answered_in) = answered_in
+                    && self.connections.get(&id).is_some_and(|connection| connection.of == 0)
+                {
+                    self.carriers.answered(answered_in);
+                    self.tell_carrier();
+                }
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.up_ms = Some(now);
                     connection.heard_ms.store(now, Ordering::Relaxed);
@@ -424,7 +430,7 @@ impl Coordinator {
             failed: self.transfer.failed,
         };
         self.farewell(FrameKind::Finished, finished.encode()).await;
-        for message in self.options.owners.tally.take() {
+        for message in self.options.owners.told() {
             self.reporter.tell(&Told::Warning { message });
         }
         if let Err(error) = self.transfer.shelve_all() {

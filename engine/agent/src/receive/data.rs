@@ -51,6 +51,8 @@ pub struct Task {
     pub address: SocketAddr,
     /// What the connection goes over.
     pub carrier: Carrier,
+    /// Or over TCP, if that may be used and the path is short.
+    pub or_near: bool,
     /// The session's name.
     pub session: [u8; 16],
     /// Opens connections.
@@ -177,12 +179,12 @@ pub async fn run(io: BlockIo, task: Task, jobs: mpsc::Receiver<FetchJob>) {
 
 async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<FetchJob>) -> Down {
     let opened = timeout(Duration::from_millis(2 * HANDSHAKE_TIMEOUT_MS), open(&task)).await;
-    let (mut reader, mut writer, session) = match opened {
+    let (mut reader, mut writer, session, answered_in) = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(down)) => return down,
         Err(_) => return Down::Lost("the sender did not answer in time".into()),
     };
-    if task.events.send(Event::DataUp(task.id)).await.is_err() {
+    if task.events.send(Event::DataUp(task.id, answered_in)).await.is_err() {
         return Down::Lost("the transfer has ended".into());
     }
     let due = RefCell::new((DueAnswers::default(), HashMap::new()));
@@ -219,14 +221,15 @@ async fn connect_and_work(io: BlockIo, task: Task, mut jobs: mpsc::Receiver<Fetc
     down
 }
 
-type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>, Session);
+type Halves = (FrameReader<ConnectionReader>, FrameWriter<ConnectionWriter>, Session, Option<Duration>);
 
 async fn open(task: &Task) -> Result<Halves, Down> {
-    let connection = task
-        .dialer
-        .dial_over(task.address, task.carrier)
-        .await
-        .map_err(|error| Down::Lost(error.to_string()))?;
+    let dialled = match task.or_near {
+        true => task.dialer.dial_near(task.address, task.carrier).await,
+        false => task.dialer.dial_over(task.address, task.carrier).await,
+    };
+    let connection = dialled.map_err(|error| Down::Lost(error.to_string()))?;
+    let answered_in = connection.answered_in();
     let (reader, writer) = connection.split();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Data);
@@ -240,7 +243,7 @@ async fn open(task: &Task) -> Result<Halves, Down> {
     }
     let welcome = Welcome::decode(&body).map_err(broken)?;
     check_welcome(&welcome).map_err(|_| broken("the sender chose a version that was not offered"))?;
-    Ok((reader, writer, session))
+    Ok((reader, writer, session, answered_in))
 }
 
 type Owed = (DueAnswers, HashMap<FetchId, (Vec<Run>, Vec<Place>)>);

@@ -20,6 +20,7 @@ mod transfer;
 
 use crate::discovery::DiscoveryOptions;
 use crate::error::{Finish, RunError};
+use crate::pace::Pace;
 use crate::preserve::{Aspect, Preserve};
 use crate::report::{Event as Told, Reporter};
 use crate::shards::Shards;
@@ -33,15 +34,16 @@ pub use delete::MaxDelete;
 use failure::Failure;
 use local::{Before, Context, Found, Prepared};
 use place::Placed;
-use sealift_net::{Limiter, Transport};
+use sealift_net::Transport;
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::digest::RootHash;
+use sealift_proto::manifest::Attributes;
 use sealift_proto::path::SafePath;
 use sealift_proto::ticket::Ticket;
 use sealift_proto::transfer::pull::ConnectionId;
 use sealift_store::{
-    AttributeMapper, Backend, Capabilities, DroppedTally, Durability, Expected, IndexError, IoWorkers,
-    LocalStat, MapperOptions, Wanted,
+    AttributeMapper, Attributed, Backend, Capabilities, DroppedTally, Durability, Expected, IndexError,
+    IoWorkers, LocalStat, MapperOptions, Wanted,
 };
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -143,6 +145,19 @@ impl Owners {
         let mapper = AttributeMapper::new(options).map_err(|error| RunError::Usage(error.to_string()))?;
         Ok(Self { mapper: Arc::new(mapper), tally: Arc::default() })
     }
+
+    /// What an entry is to have of what the manifest says of it, if anything at all.
+    pub(crate) fn attributed(&self, attributes: &Attributes) -> Option<Attributed> {
+        let (resolved, dropped) = self.mapper.resolve(attributes);
+        self.tally.add(dropped);
+        let any = self.mapper.kinds().any();
+        any.then(|| Attributed::new(Arc::clone(&self.mapper), Arc::clone(&self.tally), resolved))
+    }
+
+    /// What could not be set, in words.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.tally.take()
+    }
 }
 
 /// What to receive, and how.
@@ -156,8 +171,8 @@ pub struct ReceiveOptions {
     pub durability: Durability,
     /// What is verified.
     pub verify: Verify,
-    /// How fast blocks are received, over all connections.
-    pub limiter: Arc<Limiter>,
+    /// How fast blocks are received, over all connections, and how fast others are served.
+    pub pace: Pace,
     /// What the session goes over.
     pub transport: Transport,
     /// Data connections.
@@ -198,8 +213,8 @@ pub struct ReceiveOptions {
 pub enum Event {
     /// The control connection of one dialling, by its number.
     Control(u64, control::Heard),
-    /// A data connection is ready.
-    DataUp(ConnectionId),
+    /// A data connection is ready; and how long the other host's first answer took, if that says something.
+    DataUp(ConnectionId, Option<Duration>),
     /// A data connection has ended.
     DataDown(ConnectionId, Down),
     /// A fetch is answered.
@@ -296,7 +311,7 @@ pub async fn receive(options: ReceiveOptions, reporter: Arc<Reporter>) -> Result
         }
     };
     drop(shards);
-    for message in options.owners.tally.take() {
+    for message in options.owners.told() {
         reporter.tell(&Told::Warning { message });
     }
     // Jobs that a worker has begun cannot be called back, and may yet create files in staging.

@@ -23,6 +23,7 @@ use sealift_proto::block::FileId;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::VerifyKey;
 use sealift_proto::limits::{MANIFEST_OPEN_FILES_MAX, MANIFEST_OPEN_HASHES_MAX};
+use sealift_proto::manifest::sealed;
 use sealift_proto::manifest::{Catalog, ManifestError, Mark, Record, SegmentSeq};
 use sealift_proto::member::NodeId;
 use sealift_proto::path::SafePath;
@@ -163,6 +164,8 @@ struct Rules {
     delete: Option<MaxDelete>,
     ask: Option<fn(u64, u64) -> bool>,
     repair: Option<Arc<Repair>>,
+    /// Whether nothing is taken that is not of a sealed tree.
+    sealed: bool,
 }
 
 impl Transfer {
@@ -198,6 +201,7 @@ impl Transfer {
                 delete: options.delete,
                 ask: options.ask,
                 repair: options.repair.clone(),
+                sealed: options.ticket.is_keepers(),
             },
             looks: Vec::new(),
             preparations: VecDeque::new(),
@@ -357,6 +361,18 @@ impl Transfer {
             ManifestError::NewSnapshot(_) => RunError::NewSnapshot,
             error => RunError::Hostile { code: CloseCode::BadManifest, what: error.to_string() },
         })?;
+        if self.rules.sealed
+            && let Some(record) = records.iter().find(|record| !sealed::admits(record))
+        {
+            let what = match record {
+                Record::Directory { path, .. }
+                | Record::File { path, .. }
+                | Record::SmallFile { path, .. } => path.to_string(),
+                _ => "an entry".to_owned(),
+            };
+            let what = format!("the job is sealed, and {what} is not of a sealed tree");
+            return Err(RunError::Hostile { code: CloseCode::BadManifest, what });
+        }
         self.last_segment = Instant::now();
         self.segment = self.catalog.next_sequence().0.saturating_sub(1);
         self.records.extend(records);

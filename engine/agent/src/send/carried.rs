@@ -76,6 +76,12 @@ impl Carried {
         }
     }
 
+    /// The same of an entry of which that was told before.
+    pub fn read_again(&self, source: &Source, path: &SafePath, kind: EntryKind) -> Option<Box<Attributes>> {
+        let (attributes, _) = source.attributes(Some(path), kind, self.reader.as_ref()?).ok()?;
+        (!attributes.is_empty()).then(|| Box::new(attributes))
+    }
+
     fn count(&self, what: NotCarried, path: Option<&SafePath>) {
         let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
         let room = left_out.kinds.len() < KINDS_COUNTED_MAX;

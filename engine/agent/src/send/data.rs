@@ -4,7 +4,7 @@
 //! connection. Reading goes on a few fetches ahead of writing; what may be ahead is bounded by the pool. Many small
 //! files are read by one job of a worker; a run of a large one goes through the shard's block I/O.
 
-use super::feed::HEAD_BYTES;
+use super::feed::{HEAD_BYTES, read_sealed};
 use super::recent::Away;
 use super::serve::{Ended, Halves, Serve, Serving, protocol};
 use super::shelf::{Item, Opened};
@@ -252,8 +252,15 @@ async fn large(
         Ok((file, opened)) => {
             let mut read = Ok(());
             if !is_filled {
-                let offset = item.layout.offset(range.first);
-                (read, buf) = io.read_exact_at(&file, offset, bytes, buf).await;
+                (read, buf) = match opened.sealed() {
+                    Some(sealed) => {
+                        read_sealed(io, sealed.clone(), item.layout, range.first, bytes, buf).await
+                    }
+                    None => {
+                        let offset = opened.begins + item.layout.offset(range.first);
+                        io.read_exact_at(&file, offset, bytes, buf).await
+                    }
+                };
             }
             match (read, opened.is_unchanged()) {
                 (Ok(()), Ok(true)) => None,
@@ -327,7 +334,13 @@ fn read_range(
     buf: &mut PoolBuf,
 ) -> io::Result<()> {
     let opened = serving.shelf.open(item)?;
-    opened.file.read_exact_at(buf.spare_mut(bytes), item.layout.offset(range.first))?;
+    match opened.sealed() {
+        Some(sealed) => sealed.read_sealed(item.layout, range.first, buf.spare_mut(bytes))?,
+        None => {
+            let offset = opened.begins + item.layout.offset(range.first);
+            opened.file.read_exact_at(buf.spare_mut(bytes), offset)?;
+        }
+    }
     if !opened.is_unchanged()? {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -4,6 +4,7 @@
 //! no buffers.
 
 use super::hashes::may_be_remembered;
+use super::offering::OfferedFile;
 use super::scan::{AT_REST_AFTER, Scan, Wanted, is_at_rest};
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
 use sealift_proto::digest::BlockHash;
@@ -13,9 +14,8 @@ use sealift_proto::path::SafePath;
 use sealift_proto::transfer::pull::Run;
 use sealift_store::{
     Backend, BlockIo, EntryKind, FileStat, Piece, PoolBuf, PoolConfig, SmallFailure, SmallRead, hash_pieces,
-    hash_run, holes, read_small, spawn_shard,
+    hash_run, holes, spawn_shard,
 };
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub enum Item {
     /// Some of its blocks.
     Run { run: Run, hashed: oneshot::Receiver<io::Result<HashedRun>> },
     /// All of its blocks were read.
-    Finish { file: Arc<File> },
+    Finish { file: OfferedFile },
     /// It is larger than a file may be.
     TooLarge { path: SafePath },
     /// It cannot be opened.
@@ -190,7 +190,7 @@ impl Reading {
             let algorithm = scan.algorithm;
             let read = move || {
                 let mut buf = buf;
-                let results = read_small(&scan.source, &wanted, 0, &mut buf);
+                let results = scan.source.read_small(&wanted, &mut buf);
                 let read = wanted.into_iter().zip(results).map(|(wanted, result)| {
                     let with_attributes = result.and_then(|read| {
                         let attributes = attributes_of(&scan, &wanted.path, &read.stat)?;
@@ -229,12 +229,9 @@ impl Reading {
     async fn feed_large(&self, path: SafePath, items: &Items) {
         let scan = Arc::clone(&self.scan);
         let at = path.clone();
-        let opened = self.io.blocking(move || {
-            let (file, stat) = scan.source.open_file(&at)?;
-            Ok::<_, io::Error>((Arc::new(file), stat))
-        });
+        let opened = self.io.blocking(move || scan.source.open_file(&at));
         let opened =
-            opened.await.and_then(|(file, stat)| Ok((self.io.attach(Arc::clone(&file))?, file, stat)));
+            opened.await.and_then(|(file, stat)| Ok((self.io.attach(Arc::clone(file.file()))?, file, stat)));
         let (on_shard, file, mut stat) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -247,20 +244,22 @@ impl Reading {
                 break;
             }
             tokio::time::sleep(AT_REST_AFTER).await;
-            stat = FileStat::of(&file).unwrap_or(stat);
+            stat = file.stat().unwrap_or(stat);
         }
         let now = SystemTime::now();
         let (at_rest, lasting) = (is_at_rest(&stat, now), may_be_remembered(&stat, now));
-        let of = Arc::clone(&file);
+        let of = file.clone();
         let scan = Arc::clone(&self.scan);
         let at = path.clone();
         // Holes are a saving, not a fact that must be carried: a file system that can't say has none.
-        let beside =
-            move || (holes(&of, stat.size_bytes).unwrap_or_default(), attributes_of(&scan, &at, &stat));
+        let beside = move || {
+            let holes = of.plain().map(|file| holes(file, stat.size_bytes).unwrap_or_default());
+            (holes.unwrap_or_default(), attributes_of(&scan, &at, &stat))
+        };
         let (holes, attributes) = self.io.blocking(beside).await;
         // If they are not of this version, that is found out again at the file's end.
         let attributes = attributes.unwrap_or_default();
-        let Some(layout) = Layout::new(stat.size_bytes, BlockSize::for_file(stat.size_bytes)) else {
+        let Some(layout) = file.layout(&stat) else {
             let _ = items.send(Item::TooLarge { path }).await;
             return;
         };
@@ -278,8 +277,12 @@ impl Reading {
             };
             buf.put_zeros(HEAD_BYTES);
             let (io, on_shard, algorithm) = (self.io.clone(), on_shard.clone(), self.scan.algorithm);
+            let sealed = file.plain().is_none().then(|| file.clone());
             tokio::task::spawn_local(async move {
-                let (read, buf) = io.read_exact_at(&on_shard, layout.offset(run.first), bytes, buf).await;
+                let (read, buf) = match sealed {
+                    None => io.read_exact_at(&on_shard, layout.offset(run.first), bytes, buf).await,
+                    Some(file) => read_sealed(&io, file, layout, run.first, bytes, buf).await,
+                };
                 let hashed = match read {
                     Ok(()) => {
                         let place = HEAD_BYTES..HEAD_BYTES + bytes;
@@ -298,16 +301,36 @@ impl Reading {
     }
 }
 
+/// Fills a buffer with a run of a file's sealed form.
+pub async fn read_sealed(
+    io: &BlockIo,
+    file: OfferedFile,
+    layout: Layout,
+    first: BlockIndex,
+    bytes: usize,
+    mut buf: PoolBuf,
+) -> (io::Result<()>, PoolBuf) {
+    io.blocking(move || {
+        let read = file.read_sealed(layout, first, buf.spare_mut(bytes));
+        if read.is_ok() {
+            buf.advance(bytes);
+        }
+        (read, buf)
+    })
+    .await
+}
+
 /// What is carried of a file beside its content, of exactly the version that was read. Blocks.
 fn attributes_of(
     scan: &Scan,
     path: &SafePath,
     version: &FileStat,
 ) -> Result<Option<Box<Attributes>>, SmallFailure> {
-    if !scan.carried.any() {
+    // Those of sealed files are in their heads.
+    if !scan.carried.any() || scan.source.seal().is_some() {
         return Ok(None);
     }
-    let attributes = scan.carried.read(&scan.source, Some(path), EntryKind::File, &scan.reporter);
+    let attributes = scan.carried.read(scan.source.source(), Some(path), EntryKind::File, &scan.reporter);
     // Whoever sets attributes moves the ctime.
     let (_, now) = scan.source.open_file(path)?;
     if now.same_version(version) { Ok(attributes) } else { Err(SmallFailure::Changed) }

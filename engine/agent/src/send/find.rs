@@ -3,7 +3,8 @@
 
 use super::hashes::{Hashes, Known, Lookup};
 use super::scan::{Scan, Wanted};
-use sealift_proto::manifest::{Attributes, Metadata, Problem};
+use sealift_proto::manifest::sealed::SealedHead;
+use sealift_proto::manifest::{Attributes, Metadata, Problem, Record};
 use sealift_proto::path::SafePath;
 use sealift_proto::time::Timestamp;
 use sealift_store::{EntryKind, FileStat, Found, ProblemKind, Walk};
@@ -37,6 +38,8 @@ pub enum Step {
     Wanted(Wanted),
     /// Another name of a file that was found before.
     Name { path: SafePath, first: SafePath },
+    /// An entry of a sealed source that has no content.
+    Sealed(Box<SealedHead>),
     /// Something that cannot be offered.
     Problem { path: Vec<u8>, problem: Problem, reason: String },
     /// What is kept of this file's hashes can be forgotten: it is not there any more.
@@ -83,7 +86,7 @@ impl Finder {
 
     fn find(&mut self) -> Result<(), Unheard> {
         let scan = Arc::clone(&self.scan);
-        for found in Walk::new(&scan.source) {
+        for found in Walk::new(scan.source.source()) {
             let step = self.step(found);
             self.add(step)?;
         }
@@ -112,19 +115,17 @@ impl Finder {
             Found::File { path, stat } => self.file(path, stat),
             Found::Root { mode, mtime } => {
                 let attributes = self.attributes(None, EntryKind::Directory);
-                Step::Root { metadata: self.scan.metadata(b".", mode, mtime), attributes }
+                self.sealed_or(Step::Root { metadata: self.scan.metadata(b".", mode, mtime), attributes })
             }
             Found::Directory { path, mode, mtime } => {
                 let attributes = self.attributes(Some(&path), EntryKind::Directory);
-                Step::Directory {
-                    metadata: self.scan.metadata(path.as_bytes(), mode, mtime),
-                    path,
-                    attributes,
-                }
+                let metadata = self.scan.metadata(path.as_bytes(), mode, mtime);
+                self.sealed_or(Step::Directory { metadata, path, attributes })
             }
             Found::Symlink { path, target, mtime } => {
                 let attributes = self.attributes(Some(&path), EntryKind::Symlink);
-                Step::Symlink { mtime: self.scan.time(path.as_bytes(), mtime), path, target, attributes }
+                let mtime = self.scan.time(path.as_bytes(), mtime);
+                self.sealed_or(Step::Symlink { mtime, path, target, attributes })
             }
             Found::Problem { path, kind } => {
                 if let Some(lookup) = &mut self.lookup {
@@ -149,9 +150,14 @@ impl Finder {
                 }
             }
         }
+        let stat = self.scan.source.found(&path, stat);
         match self.lookup.as_mut().and_then(|lookup| lookup.look(&path, &stat)) {
             Some(known) => {
-                let attributes = self.attributes(Some(&path), EntryKind::File);
+                let attributes = match self.scan.source.seal() {
+                    None => self.attributes(Some(&path), EntryKind::File),
+                    // They are in its head.
+                    Some(_) => None,
+                };
                 Step::Known { path, stat, known, attributes }
             }
             None => Step::Wanted(Wanted { path, stat: Some(stat) }),
@@ -159,6 +165,25 @@ impl Finder {
     }
 
     fn attributes(&self, path: Option<&SafePath>, kind: EntryKind) -> Option<Box<Attributes>> {
-        self.scan.carried.read(&self.scan.source, path, kind, &self.scan.reporter)
+        self.scan.carried.read(self.scan.source.source(), path, kind, &self.scan.reporter)
+    }
+
+    /// An entry without content, as it is offered.
+    fn sealed_or(&self, step: Step) -> Step {
+        if self.scan.source.seal().is_none() {
+            return step;
+        }
+        let id = SealedHead::ID;
+        let (entry, attributes) = match step {
+            Step::Root { metadata, attributes } => (Record::Root(metadata), attributes),
+            Step::Directory { path, metadata, attributes } => {
+                (Record::Directory { id, path, metadata }, attributes)
+            }
+            Step::Symlink { path, mtime, target, attributes } => {
+                (Record::Symlink { id, path, mtime, target }, attributes)
+            }
+            step => return step,
+        };
+        Step::Sealed(Box::new(SealedHead { entry, attributes: attributes.map(|attributes| *attributes) }))
     }
 }

@@ -13,9 +13,11 @@
 use super::scan::AT_REST_AFTER;
 use crate::error::RunError;
 use crate::report::{Event, Reporter};
+use crate::seal::SourceSeal;
 use crate::state::StateDir;
 use sealift_proto::block::{BlockSize, Layout};
 use sealift_proto::digest::{BlockHash, HashAlgorithm, RootHash};
+use sealift_proto::manifest::sealed::plain_bytes;
 use sealift_proto::path::SafePath;
 use sealift_store::{CachedFile, FileStat, HashCache, IndexError, IndexFound, LocalStat, ProblemKind};
 use std::cmp::Ordering;
@@ -47,6 +49,8 @@ pub struct Hashes {
     reporter: Arc<Reporter>,
     /// Whether files are hashed again all the same.
     rehash: bool,
+    /// Whether they are of sealed files.
+    sealed: bool,
 }
 
 /// A file whose hashes are known.
@@ -75,6 +79,7 @@ impl Hashes {
         paths: &[PathBuf],
         algorithm: HashAlgorithm,
         rehash: bool,
+        seal: Option<&SourceSeal>,
         reporter: &Arc<Reporter>,
     ) -> Option<Self> {
         let without = |why: &dyn std::fmt::Display| {
@@ -82,13 +87,15 @@ impl Hashes {
             reporter.tell(&Event::Note { message });
         };
         let state = state.map_err(|error| without(error)).ok()?;
-        let file = state.source_hashes(paths, algorithm).map_err(|error| without(&error)).ok()?;
+        // Other keys make other bytes of the same files.
+        let variant = seal.map(SourceSeal::variant).unwrap_or_default();
+        let file = state.source_hashes(paths, algorithm, &variant).map_err(|error| without(&error)).ok()?;
         let cache = HashCache::open(&file, algorithm).map_err(|error| without(&error)).ok()?;
         if let IndexFound::Damaged = cache.found() {
             let message = "What was kept of earlier runs was damaged: everything is hashed again.".into();
             reporter.tell(&Event::Note { message });
         }
-        Some(Self { cache: Arc::new(cache), reporter: Arc::clone(reporter), rehash })
+        Some(Self { cache: Arc::new(cache), reporter: Arc::clone(reporter), rehash, sealed: seal.is_some() })
     }
 
     fn failed(&self, error: &IndexError) {
@@ -136,7 +143,7 @@ impl Lookup {
             let whole = self.hashes.cache.read().and_then(|reader| reader.get(path));
             file = whole.map_err(|error| self.hashes.failed(&error)).ok().flatten()?;
         }
-        known(file)
+        known(file, self.hashes.sealed)
     }
 
     /// The walk could not look at a path, or not beneath it.
@@ -182,12 +189,14 @@ impl Lookup {
 }
 
 /// What a row says, if this version of the program would cut and list the file in the same way.
-fn known(CachedFile { stat, block_size, root, hashes, holes }: CachedFile) -> Option<Known> {
+fn known(CachedFile { stat, block_size, root, hashes, holes }: CachedFile, sealed: bool) -> Option<Known> {
     let layout = Layout::new(stat.size_bytes, block_size)?;
     let listed = if layout.blocks() > 1 { layout.blocks() as usize } else { 0 };
-    let sound = block_size == BlockSize::for_file(stat.size_bytes)
-        && hashes.len() == listed
-        && holes.last().is_none_or(|hole| hole.end <= stat.size_bytes);
+    let cut = match sealed {
+        false => block_size == BlockSize::for_file(stat.size_bytes),
+        true => plain_bytes(layout).is_some(),
+    };
+    let sound = cut && hashes.len() == listed && holes.last().is_none_or(|hole| hole.end <= stat.size_bytes);
     let more = (!hashes.is_empty() || !holes.is_empty()).then(|| Box::new(KnownMore { hashes, holes }));
     sound.then_some(Known { layout, root, more })
 }
@@ -363,7 +372,7 @@ mod tests {
     fn open(dir: &Path, rehash: bool) -> Hashes {
         let state = StateDir::open(Some(dir.join("state"))).unwrap();
         let reporter = Arc::new(Reporter::new(Style::Json));
-        Hashes::open(Ok(&state), &[dir.into()], HashAlgorithm::Blake3, rehash, &reporter).unwrap()
+        Hashes::open(Ok(&state), &[dir.into()], HashAlgorithm::Blake3, rehash, None, &reporter).unwrap()
     }
 
     /// The files of a tree, in the order of the walk.

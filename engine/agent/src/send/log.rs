@@ -114,6 +114,8 @@ pub struct Offered {
     pub stat: FileStat,
     /// Whether it was hashed by an earlier run and not read by this one.
     pub reused: bool,
+    /// Where it is kept, if it is not a file of the source but a sealed entry without content.
+    pub spooled: Option<u64>,
 }
 
 /// Offered files by number.
@@ -148,8 +150,10 @@ const NOT_A_FILE: u32 = u32::MAX;
 const UNWRITTEN_BYTES_MAX: usize = 256 << 10;
 
 /// Size, seconds and nanoseconds of mtime and ctime, inode, device, mode, links, block size, whether it was reused,
-/// bytes in the path.
-const FIXED_BYTES: usize = 8 + 2 * (8 + 4) + 8 + 8 + 4 + 8 + 1 + 1 + 2;
+/// where it is kept, bytes in the path.
+const FIXED_BYTES: usize = 8 + 2 * (8 + 4) + 8 + 8 + 4 + 8 + 1 + 1 + 8 + 2;
+/// Kept nowhere: a file of the source.
+const NOT_SPOOLED: u64 = u64::MAX;
 
 const _: () = assert!((FIXED_BYTES + PATH_BYTES_MAX) * PAGE_NUMBERS < NOT_A_FILE as usize);
 
@@ -173,7 +177,8 @@ impl OfferedFiles {
     ///
     /// # Errors
     /// If the spool cannot be written.
-    pub fn push(&self, path: &SafePath, layout: Layout, stat: &FileStat, reused: bool) -> io::Result<()> {
+    pub fn push(&self, offered: &Offered) -> io::Result<()> {
+        let Offered { path, layout, stat, reused, spooled } = offered;
         let mut table = lock(&self.table);
         let table = &mut *table;
         table.number(true);
@@ -188,7 +193,8 @@ impl OfferedFiles {
         out.extend_from_slice(&stat.mode.to_le_bytes());
         out.extend_from_slice(&stat.links.to_le_bytes());
         out.push(layout.block_size().log2());
-        out.push(reused.into());
+        out.push((*reused).into());
+        out.extend_from_slice(&spooled.unwrap_or(NOT_SPOOLED).to_le_bytes());
         let path = path.as_bytes();
         out.extend_from_slice(&u16::try_from(path.len()).expect("at most 4096").to_le_bytes());
         out.extend_from_slice(path);
@@ -270,6 +276,7 @@ fn parse(bytes: &[u8]) -> io::Result<Offered> {
     let mode = u32::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);
     let links = u64::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);
     let [log2, reused] = take(&mut rest).ok_or_else(damaged)?;
+    let spooled = u64::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);
     let path_len = u16::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);
     let path = rest.get(..path_len.into()).and_then(|path| SafePath::parse(path).ok());
     let layout = BlockSize::from_log2(log2).and_then(|block_size| Layout::new(size, block_size));
@@ -278,6 +285,7 @@ fn parse(bytes: &[u8]) -> io::Result<Offered> {
         layout: layout.ok_or_else(damaged)?,
         stat: FileStat { size_bytes: size, mtime, ctime, inode, device, mode, links },
         reused: reused != 0,
+        spooled: (spooled != NOT_SPOOLED).then_some(spooled),
     })
 }
 
@@ -350,6 +358,7 @@ mod tests {
                 links: 2,
             },
             reused: number.is_multiple_of(2),
+            spooled: number.is_multiple_of(5).then_some(number),
         };
         // Past the edges of pages and of what is written at a time; every third is no file.
         let numbers = 2 * PAGE_NUMBERS as u64 + 10;
@@ -357,8 +366,7 @@ mod tests {
             if number.is_multiple_of(3) {
                 files.push_other();
             } else {
-                let Offered { path, layout, stat, reused } = offered(number);
-                files.push(&path, layout, &stat, reused).unwrap();
+                files.push(&offered(number)).unwrap();
             }
         }
         let edges = [0, PAGE_NUMBERS as u64, numbers].map(|edge| edge.saturating_sub(9)..edge + 9);

@@ -11,6 +11,7 @@ mod feed;
 mod find;
 mod hashes;
 pub(crate) mod log;
+mod offering;
 mod recent;
 mod scan;
 mod sequence;
@@ -21,6 +22,7 @@ use crate::discovery::{self, DiscoveryOptions, own_addresses};
 use crate::error::{Finish, RunError};
 use crate::preserve::Preserve;
 use crate::report::{Event, Reporter};
+use crate::seal::{self, KeyFile, SourceSeal};
 use crate::shards::Shards;
 use crate::state::{Chain, Job, JobName, StateDir, new_seed};
 use crate::swarm::new_node;
@@ -28,13 +30,16 @@ use carried::Carried;
 use changed::ChangedFiles;
 use hashes::Hashes;
 use log::{ManifestLog, OfferedFiles};
+use offering::Offering;
 use recent::Recent;
 use scan::{Scan, Scanning, Totals};
+use sealift_envelope::DataKey;
 use sealift_net::{
     Acceptor, AcceptorOptions, Cipher, HandshakeGate, Limiter, Listener, ServedJob, Transport,
 };
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::discovery::Offers;
+use sealift_proto::keys::{RoSecret, RwSeed};
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
 use sealift_proto::manifest::{SegmentHash, SegmentSeq, SegmentWriter};
 use sealift_proto::member::Label;
@@ -96,6 +101,8 @@ pub struct SendOptions {
     pub limiter: Arc<Limiter>,
     /// What is carried. Modes, times, links, names of one file and holes always are.
     pub preserve: Preserve,
+    /// Whose keys open what is offered; if there are none, it is offered as it is.
+    pub seal_to: Vec<KeyFile>,
 }
 
 /// The port of data sessions.
@@ -110,7 +117,6 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let interrupted = std::pin::pin!(interruption());
     let backend = Backend::choose().map_err(|error| RunError::Usage(error.to_string()))?;
     let source = Source::open(&options.paths).map_err(|error| RunError::Usage(error.to_string()))?;
-    let source = Arc::new(source);
     let state = StateDir::open(options.state_dir.clone());
     if let Ok(state) = &state
         && state.is_within(&options.paths)
@@ -128,10 +134,21 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         }
         (Some(_), Err(_)) => return Err(state.expect_err("just looked")),
     };
+    let seal = sealing(&options, &state, &seed, &reporter)?;
+    let carried = Arc::new(Carried::new(options.preserve));
+    let source = match &seal {
+        None => Offering::plain(source),
+        Some(seal) => Offering::sealed(source, Arc::clone(seal), Arc::clone(&carried), Arc::clone(&reporter))
+            .map_err(failed("cannot make a temporary file for what is sealed"))?,
+    };
+    let source = Arc::new(source);
     let acceptor_options = AcceptorOptions::new().map_err(failed("no randomness for keys"))?;
     let listener = bind(options.bind, options.transport, &acceptor_options.gate)?;
     let ticket = Ticket {
-        ro_secret: seed.ro_secret(),
+        ro_secret: match seal {
+            None => seed.ro_secret(),
+            Some(_) => RoSecret::of_keepers(&seed.verify_key()),
+        },
         verify_key: seed.verify_key(),
         addresses: ticket_addresses(&options.advertise, listener.local_addr()),
     };
@@ -153,12 +170,19 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
         algorithm: options.hash,
         recent: Arc::clone(&recent),
         backend: backend.backend,
-        carried: Carried::new(options.preserve),
+        carried,
         reporter: Arc::clone(&reporter),
         changed: Arc::clone(&changed),
         scanned,
     };
-    let hashes = Hashes::open(state.as_ref(), &options.paths, options.hash, options.rehash, &reporter);
+    let hashes = Hashes::open(
+        state.as_ref(),
+        &options.paths,
+        options.hash,
+        options.rehash,
+        seal.as_deref(),
+        &reporter,
+    );
     let mut scanning = scan::start(scan, writer, hashes).map_err(failed("cannot start the scan"))?;
 
     let goodbyes = watch::Sender::new(false);
@@ -221,6 +245,42 @@ pub async fn send(options: SendOptions, reporter: Arc<Reporter>) -> Result<Finis
     let (finish, done) = ending?;
     reporter.tell(&done);
     Ok(finish)
+}
+
+/// How what is offered is sealed, if it is: under the job's data key, or one of this run alone.
+fn sealing(
+    options: &SendOptions,
+    state: &Result<StateDir, RunError>,
+    seed: &RwSeed,
+    reporter: &Reporter,
+) -> Result<Option<Arc<SourceSeal>>, RunError> {
+    if options.seal_to.is_empty() {
+        return Ok(None);
+    }
+    let mut keks = Vec::with_capacity(options.seal_to.len());
+    for KeyFile { path, version } in &options.seal_to {
+        let kek = seal::read_public(path)?;
+        if kek.is_weak() {
+            let message = format!(
+                "{}: an RSA key of {} bits is weaker than is recommended today: 3072 bits or more",
+                path.display(),
+                kek.bits()
+            );
+            reporter.tell(&Event::Warning { message });
+        }
+        keks.push((kek, *version));
+    }
+    let job = seed.verify_key().job_id();
+    let kept = match (&options.job, state) {
+        (Some(name), Ok(state)) => Some((state, name)),
+        _ => None,
+    };
+    let key = match kept {
+        Some((state, name)) => seal::data_key(state, name)?,
+        None => DataKey::generate().map_err(|error| RunError::Failed(error.to_string()))?,
+    };
+    let envelope = seal::envelope(kept, &key, job, &keks)?;
+    Ok(Some(Arc::new(SourceSeal::new(&key, job, envelope))))
 }
 
 /// How a run ends, and what is told of it last of all.

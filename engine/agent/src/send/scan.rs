@@ -12,6 +12,7 @@ use super::carried::Carried;
 use super::changed::ChangedFiles;
 use super::hashes::Hashes;
 use super::log::{ManifestLog, OfferedFiles};
+use super::offering::Offering;
 use super::recent::Recent;
 use super::sequence::Sequencer;
 use crate::report::{Event, Reporter};
@@ -19,7 +20,7 @@ use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::manifest::{Metadata, Mode, SegmentWriter};
 use sealift_proto::path::{SafePath, escape};
 use sealift_proto::time::Timestamp;
-use sealift_store::{Backend, FileStat, Source};
+use sealift_store::{Backend, FileStat};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +36,7 @@ const RECENT_FOR: Duration = Duration::from_secs(2);
 /// What the scan shares with the rest of a sender.
 pub struct Scan {
     /// What is offered.
-    pub source: Arc<Source>,
+    pub source: Arc<Offering>,
     /// Where segments go.
     pub log: Arc<ManifestLog>,
     /// Where files are listed for serving.
@@ -47,7 +48,7 @@ pub struct Scan {
     /// What reads files.
     pub backend: Backend,
     /// What is carried beside names, content, modes and times.
-    pub carried: Carried,
+    pub carried: Arc<Carried>,
     /// Who is told.
     pub reporter: Arc<Reporter>,
     /// Files that requests found changed.

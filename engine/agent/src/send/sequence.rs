@@ -7,17 +7,20 @@ use super::feed::{Begin, Feeder, HashedRun, Item, SmallFile, SmallResult, ended}
 use super::find::Step;
 use super::hashes::{Hashes, Known, KnownMore, Remember};
 use super::log::Offered;
+use super::offering::{OfferedFile, SpooledEntry, public_metadata};
 use super::scan::{Scan, Totals, Wanted};
 use crate::report::Event;
 use sealift_proto::block::{BlockIndex, BlockSize, FileId, Layout};
-use sealift_proto::digest::{BlockHash, RootHash, root};
+use sealift_proto::digest::{BlockHash, BlockInput, RootHash, hash_blocks, root};
 use sealift_proto::limits::{MANIFEST_OPEN_HASHES_MAX, PATH_BYTES_MAX, RECORD_HASHES_MAX, RECORD_HOLES_MAX};
-use sealift_proto::manifest::{Attributes, Fill, Hole, Problem, Record, SegmentWriter, WithdrawReason};
+use sealift_proto::manifest::sealed::{self, SealedHead};
+use sealift_proto::manifest::{
+    Attributes, Fill, Hole, Metadata, Problem, Record, SegmentWriter, WithdrawReason,
+};
 use sealift_proto::path::SafePath;
 use sealift_proto::transfer::pull::Run;
-use sealift_store::{FileStat, SmallFailure};
+use sealift_store::{FileStat, SmallFailure, Timestamp};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -104,6 +107,7 @@ impl Sequencer {
     /// # Errors
     /// As [`super::scan::start`]'s failure.
     pub async fn find(&mut self, found: mpsc::Receiver<Vec<Step>>) -> io::Result<()> {
+        self.begin_sealed()?;
         self.round(Some(found), Vec::new()).await?;
         self.further_names()
     }
@@ -238,6 +242,7 @@ impl Sequencer {
                 self.push(&Record::Symlink { id, path, mtime, target })
             }
             Step::Known { path, stat, known, attributes } => self.known(path, &stat, known, attributes),
+            Step::Sealed(head) => self.sealed(&head).map(drop),
             Step::Wanted(wanted) => {
                 // The round gives these to the feeder itself.
                 self.again.push(wanted);
@@ -264,14 +269,28 @@ impl Sequencer {
         attributes: Option<Box<Attributes>>,
     ) -> io::Result<()> {
         self.totals.reused_files += 1;
-        let id = self.number_file(&path, layout, stat, true, attributes)?;
-        let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
-        self.stands(&path, stat);
-        if stat.size_bytes <= BlockSize::MIN.bytes() {
+        let offered = Offered { path, layout, stat: *stat, reused: true, spooled: None };
+        let id = self.number_file(&offered, attributes)?;
+        self.stands(&offered.path, stat);
+        let metadata = self.metadata(&offered.path, stat);
+        let path = self.scan.source.name(&offered.path);
+        self.whole_file(id, path, metadata, layout, root, more.map(|more| *more).unwrap_or_default())
+    }
+
+    /// The records of a file of which everything is known.
+    fn whole_file(
+        &mut self,
+        id: FileId,
+        path: SafePath,
+        metadata: Metadata,
+        layout: Layout,
+        root: RootHash,
+        KnownMore { hashes, holes }: KnownMore,
+    ) -> io::Result<()> {
+        if layout.size_bytes() <= BlockSize::MIN.bytes() {
             return self.push(&Record::SmallFile { id, path, metadata, layout, hash: BlockHash(root.0) });
         }
         self.push(&Record::File { id, path, metadata, layout })?;
-        let KnownMore { hashes, holes } = more.map(|more| *more).unwrap_or_default();
         self.push_holes(id, &holes)?;
         // A file of one block has that block's hash as its root.
         let only = [BlockHash(root.0)];
@@ -280,6 +299,46 @@ impl Sequencer {
             self.push(&Record::Hashes { id, first: BlockIndex(first), hashes: chunk.to_vec() })?;
         }
         self.push(&Record::Sealed { id, root })
+    }
+
+    /// What stands before all else in a sealed tree.
+    fn begin_sealed(&mut self) -> io::Result<()> {
+        let Some(keys) = self.scan.source.keys_entry()? else { return Ok(()) };
+        for path in sealed::directories() {
+            let id = self.number(None);
+            self.push(&Record::Directory { id, path, metadata: public_metadata(0o700) })?;
+        }
+        self.spooled(keys).map(drop)
+    }
+
+    /// An entry of a sealed tree that has no content.
+    fn sealed(&mut self, head: &SealedHead) -> io::Result<(FileId, SafePath)> {
+        let entry = self.scan.source.seal_entry(head)?;
+        self.spooled(entry)
+    }
+
+    /// A file that is kept here, and not in the source.
+    fn spooled(&mut self, entry: SpooledEntry) -> io::Result<(FileId, SafePath)> {
+        let SpooledEntry { path, layout, bytes, place } = entry;
+        let blocks: Vec<_> = BlockInput::run(layout, BlockIndex(0), &bytes).collect();
+        let mut hashes = vec![BlockHash([0; 32]); blocks.len()];
+        hash_blocks(self.scan.algorithm, &blocks, &mut hashes);
+        let root = root(self.scan.algorithm, &hashes);
+        let none = Timestamp { seconds: 0, nanos: 0 };
+        let stat = FileStat {
+            size_bytes: layout.size_bytes(),
+            mtime: none,
+            ctime: none,
+            inode: 0,
+            device: 0,
+            mode: 0,
+            links: 1,
+        };
+        let offered = Offered { path: path.clone(), layout, stat, reused: false, spooled: Some(place) };
+        let id = self.number_file(&offered, None)?;
+        let more = KnownMore { hashes, holes: Vec::new() };
+        self.whole_file(id, path.clone(), public_metadata(0o600), layout, root, more)?;
+        Ok((id, path))
     }
 
     async fn item(&mut self, item: Item) -> io::Result<()> {
@@ -316,24 +375,33 @@ impl Sequencer {
             Err(_) => return self.changed(path),
         };
         let layout = Layout::new(stat.size_bytes, BlockSize::MIN).expect("one block");
-        let metadata = self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime);
-        let id = self.number_file(&path, layout, &stat, false, attributes)?;
+        let metadata = self.metadata(&path, &stat);
+        let offered = Offered { path, layout, stat, reused: false, spooled: None };
+        let id = self.number_file(&offered, attributes)?;
+        let path = offered.path;
         self.totals.hashed_bytes += stat.size_bytes;
         self.stands(&path, &stat);
         if lasting && let Some(remember) = &mut self.remember {
             let root = RootHash(hash.0);
             remember.hashed(path.clone(), &stat, layout, root, Vec::new(), Vec::new());
         }
+        let path = self.scan.source.name(&path);
         self.push(&Record::SmallFile { id, path, metadata, layout, hash })
+    }
+
+    /// A file's metadata, as it is told to everybody.
+    fn metadata(&self, path: &SafePath, stat: &FileStat) -> Metadata {
+        self.scan.source.metadata(|| self.scan.metadata(path.as_bytes(), stat.mode, stat.mtime))
     }
 
     fn begin(&mut self, mut begin: Begin) -> io::Result<()> {
         let Begin { layout, stat, .. } = begin;
         // The file may have shrunk since: what is signed must make sense all the same.
         begin.holes.retain(|hole| hole.end <= layout.size_bytes());
-        let id = self.number_file(&begin.path, layout, &stat, false, begin.attributes.take())?;
-        let metadata = self.scan.metadata(begin.path.as_bytes(), stat.mode, stat.mtime);
-        self.push(&Record::File { id, path: begin.path.clone(), metadata, layout })?;
+        let offered = Offered { path: begin.path.clone(), layout, stat, reused: false, spooled: None };
+        let id = self.number_file(&offered, begin.attributes.take())?;
+        let metadata = self.metadata(&begin.path, &stat);
+        self.push(&Record::File { id, path: self.scan.source.name(&begin.path), metadata, layout })?;
         self.push_holes(id, &begin.holes)?;
         self.open = Some(Open { id, begin, hashes: Vec::new(), failure: None });
         Ok(())
@@ -369,10 +437,10 @@ impl Sequencer {
         }
     }
 
-    fn finish(&mut self, file: &File) -> io::Result<()> {
+    fn finish(&mut self, file: &OfferedFile) -> io::Result<()> {
         let Open { id, begin, hashes, failure } = self.open.take().expect("an end follows a beginning");
         let Begin { path, stat, layout, holes, at_rest, lasting, .. } = begin;
-        let same = FileStat::of(file).map(|now| at_rest && now.same_version(&stat));
+        let same = file.stat().map(|now| at_rest && now.same_version(&stat));
         let failure = match (failure, same) {
             (None, Ok(true)) => {
                 self.stands(&path, &stat);
@@ -390,28 +458,29 @@ impl Sequencer {
         match failure {
             Some(error) => {
                 self.tell_problem(path.as_bytes(), &unreadable_reason(&error));
-                self.push(&Record::Withdrawn { id, path, reason: WithdrawReason::Unreadable })
+                self.push_withdrawn(id, &path, WithdrawReason::Unreadable)
             }
             None if self.may_try_again(&path) => {
-                let reason = WithdrawReason::Superseded;
-                self.push(&Record::Withdrawn { id, path: path.clone(), reason })?;
+                self.push_withdrawn(id, &path, WithdrawReason::Superseded)?;
                 self.again.push(Wanted { path, stat: None });
                 Ok(())
             }
             None => {
                 self.tell_problem(path.as_bytes(), CHANGED_REASON);
-                self.push(&Record::Withdrawn { id, path, reason: WithdrawReason::Changed })
+                self.push_withdrawn(id, &path, WithdrawReason::Changed)
             }
         }
+    }
+
+    fn push_withdrawn(&mut self, id: FileId, path: &SafePath, reason: WithdrawReason) -> io::Result<()> {
+        self.push(&Record::Withdrawn { id, path: self.scan.source.name(path), reason })
     }
 
     /// Further names of files, now that it is known which of them stand.
     fn further_names(&mut self) -> io::Result<()> {
         for (path, first) in std::mem::take(&mut self.names) {
             if self.linked.contains_key(&first) {
-                let id = self.number(None);
-                self.totals.files += 1;
-                self.push(&Record::Hardlink { id, path: path.clone(), target: first.clone() })?;
+                let id = self.further_name(&path, &first)?;
                 self.linked.entry(first).or_default().push((id, path));
             } else if self.again.iter().any(|wanted| wanted.path == first) {
                 self.names.push((path, first));
@@ -420,6 +489,18 @@ impl Sequencer {
             }
         }
         Ok(())
+    }
+
+    fn further_name(&mut self, path: &SafePath, first: &SafePath) -> io::Result<FileId> {
+        let entry = |id| Record::Hardlink { id, path: path.clone(), target: first.clone() };
+        if self.scan.source.seal().is_some() {
+            let head = SealedHead { entry: entry(SealedHead::ID), attributes: None };
+            return self.sealed(&head).map(|(id, _)| id);
+        }
+        let id = self.number(None);
+        self.totals.files += 1;
+        self.push(&entry(id))?;
+        Ok(id)
     }
 
     /// A receiver's request found that a file is not what was hashed.
@@ -439,7 +520,7 @@ impl Sequencer {
             _ if self.may_try_again(&path) => WithdrawReason::Superseded,
             _ => WithdrawReason::Changed,
         };
-        self.push(&Record::Withdrawn { id, path: path.clone(), reason })?;
+        self.push_withdrawn(id, &path, reason)?;
         match reason {
             WithdrawReason::Vanished => {
                 let message = format!("{path}: was removed before it was sent");
@@ -454,9 +535,9 @@ impl Sequencer {
         }
         // Which names are one file now is for the disk to say.
         for (id, path) in names {
-            self.uncount(id, 0);
-            let reason = WithdrawReason::Superseded;
-            self.push(&Record::Withdrawn { id, path: path.clone(), reason })?;
+            let bytes = self.scan.files.get(id)?.map_or(0, |offered| offered.layout.size_bytes());
+            self.uncount(id, bytes);
+            self.push_withdrawn(id, &path, WithdrawReason::Superseded)?;
             self.read_again_by_name(path, &mut first_names);
         }
         Ok(())
@@ -522,7 +603,7 @@ impl Sequencer {
 
     fn problem(&mut self, path: Vec<u8>, problem: Problem, reason: &str) -> io::Result<()> {
         self.tell_problem(&path, reason);
-        let mut shown_path = path;
+        let mut shown_path = self.scan.source.shown(path);
         shown_path.truncate(PATH_BYTES_MAX);
         self.push(&Record::Problem { shown_path, problem })
     }
@@ -539,17 +620,10 @@ impl Sequencer {
     }
 
     /// The number of the next entry, a file. Its record is to be pushed next.
-    fn number_file(
-        &mut self,
-        path: &SafePath,
-        layout: Layout,
-        stat: &FileStat,
-        reused: bool,
-        attributes: Option<Box<Attributes>>,
-    ) -> io::Result<FileId> {
-        self.scan.files.push(path, layout, stat, reused)?;
+    fn number_file(&mut self, offered: &Offered, attributes: Option<Box<Attributes>>) -> io::Result<FileId> {
+        self.scan.files.push(offered)?;
         self.totals.files += 1;
-        self.totals.bytes += layout.size_bytes();
+        self.totals.bytes += offered.layout.size_bytes();
         Ok(self.next_number(attributes))
     }
 

@@ -77,7 +77,8 @@ impl Serve {
     /// Where others may reach it, if it serves.
     fn reachable(&self) -> Option<Peer> {
         let member = self.member.as_ref().filter(|member| member.port != 0)?;
-        Some(Peer { node: member.node, address: SocketAddr::new(self.peer.ip(), member.port) })
+        let address = SocketAddr::new(self.peer.ip(), member.port);
+        Some(Peer { node: member.node, address, label: member.label.clone() })
     }
 }
 
@@ -152,7 +153,7 @@ impl Serving {
         {
             let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
             let recently = finished.iter().filter(|(_, at)| at.elapsed() < FINISHED_TOLD);
-            peers.extend(recently.map(|(peer, _)| *peer));
+            peers.extend(recently.map(|(peer, _)| peer.clone()));
         }
         peers.retain(|peer| peer.node != than.node);
         // Names are random, and so is what two of them have in common.

@@ -5,12 +5,13 @@
 
 use super::changed::ChangedFiles;
 use super::log::{Offered, OfferedFiles};
+use super::offering::{OfferedFile, Offering};
 use super::recent::{Away, Recent};
 use crate::swarm::{Held, ReplicaShelf};
 use sealift_proto::block::{FileId, Layout};
 use sealift_proto::path::SafePath;
 use sealift_proto::wire::{BlocksPrefix, RangeProblem};
-use sealift_store::{FileStat, PoolBuf, Source};
+use sealift_store::{FileStat, PoolBuf};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub enum Shelf {
 /// A source, scanned or being scanned.
 pub struct SourceShelf {
     /// Where the files are.
-    pub source: Arc<Source>,
+    pub source: Arc<Offering>,
     /// Those that were offered.
     pub files: Arc<OfferedFiles>,
     /// Runs that were just hashed.
@@ -54,8 +55,21 @@ enum Content {
 pub struct Opened {
     /// The file.
     pub file: Arc<File>,
-    /// `None` for one that is still being written: its blocks that were offered do not change.
-    pub version: Option<FileStat>,
+    /// Where in it the blocks begin.
+    pub begins: u64,
+    /// What it has to be: see [`Version`].
+    pub version: Version,
+}
+
+/// Which version of a file it must be when it has been read.
+#[derive(Clone)]
+pub enum Version {
+    /// Whichever: what was offered of it does not change.
+    Any,
+    /// This one of a replica's file.
+    Held(FileStat),
+    /// This one of a source's.
+    Offered(OfferedFile, FileStat),
 }
 
 /// What came of a failure to read what was offered.
@@ -117,15 +131,20 @@ impl Shelf {
     pub fn open(&self, item: &Item) -> io::Result<Opened> {
         match (self, &item.content) {
             (Self::Source(source), Content::Offered(offered)) => {
+                if let Some(begins) = offered.spooled {
+                    let spool = source.source.spool().ok_or_else(|| io::Error::other("nothing is sealed"))?;
+                    return Ok(Opened { file: spool, begins, version: Version::Any });
+                }
                 let (file, now) = source.source.open_file(&offered.path)?;
                 if !now.same_version(&offered.stat) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                Ok(Opened { file: Arc::new(file), version: Some(offered.stat) })
+                let version = Version::Offered(file.clone(), offered.stat);
+                Ok(Opened { file: Arc::clone(file.file()), begins: 0, version })
             }
             (Self::Replica(replica), Content::Held(held)) => {
                 let (file, version) = replica.open(held, item.layout)?;
-                Ok(Opened { file, version })
+                Ok(Opened { file, begins: 0, version: version.map_or(Version::Any, Version::Held) })
             }
             _ => Err(io::Error::other("a file of another shelf")),
         }
@@ -185,8 +204,17 @@ impl Opened {
     /// If it cannot be looked at.
     pub fn is_unchanged(&self) -> io::Result<bool> {
         match &self.version {
-            Some(version) => Ok(FileStat::of(&self.file)?.same_version(version)),
-            None => Ok(true),
+            Version::Any => Ok(true),
+            Version::Held(version) => Ok(FileStat::of(&self.file)?.same_version(version)),
+            Version::Offered(file, version) => Ok(file.stat()?.same_version(version)),
+        }
+    }
+
+    /// The file, if what is offered of it is its sealed form.
+    pub fn sealed(&self) -> Option<&OfferedFile> {
+        match &self.version {
+            Version::Offered(file, _) => file.plain().is_none().then_some(file),
+            _ => None,
         }
     }
 }

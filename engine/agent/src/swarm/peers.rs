@@ -3,6 +3,8 @@
 
 use sealift_proto::limits::SWARM_PEERS_MAX;
 use sealift_proto::member::NodeId;
+use sealift_proto::transfer::pull::Distance;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,17 +19,22 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// and no more after so many failures in a row.
 const FAILURES_MAX: u32 = 8;
+/// Of so many dials one goes to whoever is farthest, the others to the nearest: what is here came from afar once.
+const FAR_EVERY: u32 = 4;
 
 /// See the module.
 pub struct Peers {
     me: NodeId,
     known: HashMap<SocketAddr, Known>,
     next_dial: Instant,
+    dials: u32,
 }
 
 struct Known {
     /// Who is said to be there.
     node: Option<NodeId>,
+    /// By what others say of it.
+    distance: Distance,
     state: State,
     failures: u32,
 }
@@ -46,11 +53,11 @@ impl Peers {
     /// Nobody is known.
     #[must_use]
     pub fn new(me: NodeId, now: Instant) -> Self {
-        Self { me, known: HashMap::new(), next_dial: now }
+        Self { me, known: HashMap::new(), next_dial: now, dials: 0 }
     }
 
     /// Somebody may be at this address, to be dialled from `at` on. What is known of it already stays.
-    pub fn learn(&mut self, address: SocketAddr, node: Option<NodeId>, at: Instant) {
+    pub fn learn(&mut self, address: SocketAddr, node: Option<NodeId>, distance: Distance, at: Instant) {
         if node == Some(self.me) {
             return;
         }
@@ -61,7 +68,7 @@ impl Peers {
         if let Some(known) = self.known.get_mut(&address) {
             if node.is_some() && known.node != node {
                 // Somebody else is there now.
-                *known = Known { node, state: known.state, failures: 0 };
+                *known = Known { node, distance, state: known.state, failures: 0 };
                 if matches!(known.state, State::Shunned) {
                     known.state = State::Idle(at);
                 }
@@ -70,7 +77,7 @@ impl Peers {
         }
         if self.known.len() < SWARM_PEERS_MAX || self.make_room() {
             let state = if is_linked { State::Shunned } else { State::Idle(at) };
-            self.known.insert(address, Known { node, state, failures: 0 });
+            self.known.insert(address, Known { node, distance, state, failures: 0 });
         }
     }
 
@@ -90,7 +97,12 @@ impl Peers {
         }
         let due =
             self.known.iter_mut().filter(|(_, known)| matches!(known.state, State::Idle(at) if at <= now));
-        let (address, known) = due.min_by_key(|(_, known)| known.failures)?;
+        let far = self.dials % FAR_EVERY == FAR_EVERY - 1;
+        let (address, known) = due.min_by_key(|(_, known)| {
+            let distance = if far { Err(Reverse(known.distance)) } else { Ok(known.distance) };
+            (known.failures, distance)
+        })?;
+        self.dials = self.dials.wrapping_add(1);
         known.state = State::Linked;
         self.next_dial = now + DIAL_INTERVAL;
         Some(*address)
@@ -105,6 +117,7 @@ impl Peers {
         if let Some(known) = self.known.get_mut(&address) {
             *known = Known {
                 node: Some(node),
+                distance: known.distance,
                 state: if is_other { State::Linked } else { State::Shunned },
                 failures: 0,
             };
@@ -154,11 +167,11 @@ mod tests {
     fn nobody_is_dialled_twice_nor_faster_than_the_pace_nor_oneself() {
         let now = Instant::now();
         let mut peers = Peers::new(node(0), now);
-        peers.learn(address(9), Some(node(0)), now);
+        peers.learn(address(9), Some(node(0)), Distance::Zone, now);
         assert_eq!(peers.next_to_dial(now), None, "that is this run");
         for host in 1..=3 {
-            peers.learn(address(host), Some(node(host)), now);
-            peers.learn(address(host), Some(node(host)), now);
+            peers.learn(address(host), Some(node(host)), Distance::Zone, now);
+            peers.learn(address(host), Some(node(host)), Distance::Zone, now);
         }
         let mut dialled = Vec::new();
         for tick in 0..10 {
@@ -174,7 +187,7 @@ mod tests {
         let mut peers = Peers::new(node(0), now);
         for i in 0..10_000_u32 {
             let [.., high, low] = i.to_be_bytes();
-            peers.learn(SocketAddr::from(([10, 1, high, low], 1)), None, now);
+            peers.learn(SocketAddr::from(([10, 1, high, low], 1)), None, Distance::Zone, now);
         }
         assert_eq!(peers.known.len(), SWARM_PEERS_MAX);
         let dials = (0..1000).filter_map(|tick| peers.next_to_dial(now + DIAL_INTERVAL * tick)).count();
@@ -185,7 +198,7 @@ mod tests {
     fn who_cannot_be_reached_is_tried_ever_more_rarely_and_then_no_more() {
         let now = Instant::now();
         let mut peers = Peers::new(node(0), now);
-        peers.learn(address(1), None, now);
+        peers.learn(address(1), None, Distance::Zone, now);
         let (mut at, mut dials) = (now, 0);
         while at < now + Duration::from_secs(24 * 3600) {
             if let Some(address) = peers.next_to_dial(at) {
@@ -198,11 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn those_who_are_near_come_first_and_each_fourth_is_from_afar() {
+        let now = Instant::now();
+        let mut peers = Peers::new(node(0), now);
+        for host in 1..=8 {
+            let distance = if host <= 3 { Distance::Far } else { Distance::Zone };
+            peers.learn(address(host), Some(node(host)), distance, now);
+        }
+        let far = |at: &SocketAddr| (1..=3).any(|host| *at == address(host));
+        let dialled: Vec<_> =
+            (0..8).filter_map(|tick| peers.next_to_dial(now + DIAL_INTERVAL * tick)).collect();
+        let order: Vec<_> = dialled.iter().map(far).collect();
+        assert_eq!(order, [false, false, false, true, false, false, true, true]);
+    }
+
+    #[test]
     fn one_under_two_addresses_is_talked_to_once() {
         let now = Instant::now();
         let mut peers = Peers::new(node(0), now);
-        peers.learn(address(1), None, now);
-        peers.learn(address(2), None, now);
+        peers.learn(address(1), None, Distance::Zone, now);
+        peers.learn(address(2), None, Distance::Zone, now);
         let first = peers.next_to_dial(now).unwrap();
         let second = peers.next_to_dial(now + DIAL_INTERVAL).unwrap();
         assert!(peers.answered(first, node(1)));

@@ -118,7 +118,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Begins to serve a snapshot, no faster than the limit, which it has in common with what is received.
+    /// Begins to serve a snapshot, no faster than the limit.
     ///
     /// # Errors
     /// If there is no randomness, or no temporary file can be made.

@@ -37,7 +37,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use survey::{Survey, survey};
+use survey::survey;
+pub(crate) use survey::{Part, Survey, read_again};
 
 /// What to verify, and how.
 #[derive(Clone, Debug)]
@@ -89,6 +90,22 @@ pub async fn verify(options: VerifyOptions, reporter: Arc<Reporter>) -> Result<F
         _ if totals.damaged > 0 => Ok(Finish::Partial),
         _ => Ok(Finish::Complete),
     }
+}
+
+/// A replica and its manifest, if that is to be believed.
+///
+/// # Errors
+/// If there is none, or it is not.
+pub(crate) async fn believed(
+    dest: &Path,
+    state: &StateDir,
+    ticket: Option<&Ticket>,
+    reporter: &Reporter,
+) -> Result<(Arc<ReplicaView>, Survey), RunError> {
+    let place = Place::open(dest, state, ticket, reporter)?;
+    let survey = interruptible(place.survey()).await?;
+    place.standing.warn(&survey.key, reporter);
+    Ok((place.view, survey))
 }
 
 /// A replica with what is known of it.

@@ -317,6 +317,13 @@ fn a_long_lossy_link_is_full_and_its_queue_is_not() {
 }
 
 #[test]
+fn once_it_is_full_it_stays_full() {
+    // 99 % is all that arrives.
+    let outcome = alone(LONG, 5, 60);
+    assert!(outcome.share > 0.975 && outcome.rtt < 1.1, "{outcome:?}");
+}
+
+#[test]
 fn so_is_a_fast_one() {
     let outcome = alone(Link { mbit: 1000.0, loss: 0.005, ..LONG }, 0, 20);
     assert!(outcome.share > 0.90 && outcome.lost < 0.03 && outcome.rtt < 1.25, "{outcome:?}");

@@ -7,6 +7,7 @@ mod attributes;
 mod catalog;
 mod paths;
 mod record;
+pub mod sealed;
 mod segment;
 #[cfg(test)]
 mod tests;

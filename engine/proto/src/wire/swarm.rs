@@ -39,12 +39,14 @@ pub struct Have {
 }
 
 /// Somebody who serves the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Who.
     pub node: NodeId,
     /// Where.
     pub address: SocketAddr,
+    /// Where it says that it stands; empty, if that is not known.
+    pub label: Label,
 }
 
 /// Others who serve the job.
@@ -53,6 +55,9 @@ pub struct Peers {
     /// At most [`limits::PEERS_TOLD_MAX`].
     pub peers: Vec<Peer>,
 }
+
+/// What stands around a label in a message, at most: its field and length, and one more byte of the length around it.
+const LABEL_AROUND_BYTES: usize = 4;
 
 mod proto {
     #[derive(prost::Message)]
@@ -63,6 +68,8 @@ mod proto {
         pub(super) ip: Vec<u8>,
         #[prost(uint32, tag = "3")]
         pub(super) port: u32,
+        #[prost(string, tag = "4")]
+        pub(super) label: String,
     }
     #[derive(prost::Message)]
     pub(super) struct Peers {
@@ -149,7 +156,7 @@ impl Have {
 }
 
 impl Peers {
-    /// The bytes; of more than [`limits::PEERS_TOLD_MAX`] the first ones.
+    /// The bytes; of more than [`limits::PEERS_TOLD_MAX`] the first ones, and labels as far as there is room for them.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let peers = self.peers.iter().take(limits::PEERS_TOLD_MAX).map(|peer| proto::Peer {
@@ -159,8 +166,19 @@ impl Peers {
                 IpAddr::V6(ip) => ip.octets().to_vec(),
             },
             port: peer.address.port().into(),
+            label: String::new(),
         });
-        proto::Peers { peers: peers.collect() }.encode_to_vec()
+        let mut told = proto::Peers { peers: peers.collect() };
+        let mut room = limits::MESSAGE_BYTES_MAX.saturating_sub(told.encoded_len());
+        for (peer, named) in told.peers.iter_mut().zip(&self.peers) {
+            let label = named.label.as_str();
+            let needs = label.len() + LABEL_AROUND_BYTES;
+            if !label.is_empty() && needs <= room {
+                room -= needs;
+                label.clone_into(&mut peer.label);
+            }
+        }
+        told.encode_to_vec()
     }
 
     /// Reads the body of a frame. Addresses that nobody can be dialled at (unspecified, multicast, port 0) are left out.
@@ -183,7 +201,8 @@ impl Peers {
             let node = NodeId(peer.node.try_into().map_err(|_| error)?);
             let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
             if port != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast {
-                peers.push(Peer { node, address: SocketAddr::new(ip, port) });
+                let label = Label::parse(&peer.label).map_err(|_| error)?;
+                peers.push(Peer { node, address: SocketAddr::new(ip, port), label });
             }
         }
         Ok(Self { peers })

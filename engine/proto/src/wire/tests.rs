@@ -50,12 +50,12 @@ fn layouts_match_the_documented_vectors() {
         hex(&have.encode()),
         "01000100".to_owned() + "070000000000000009000000" + &hex(&range.encode())
     );
-    let peer = Peer { node: NodeId([0xdd; 16]), address: "10.0.0.1:3939".parse().unwrap() };
-    let peers = Peers { peers: vec![peer] };
-    assert_eq!(
-        hex(&peers.encode()),
-        "0a1b".to_owned() + "0a10" + &"dd".repeat(16) + "12040a000001" + "18e31e"
-    );
+    let address = "10.0.0.1:3939".parse().unwrap();
+    let peer = Peer { node: NodeId([0xdd; 16]), address, label: Label::default() };
+    let labelled = Peer { label: Label::parse("a/b").unwrap(), ..peer.clone() };
+    let plain = "0a10".to_owned() + &"dd".repeat(16) + "12040a000001" + "18e31e";
+    assert_eq!(hex(&Peers { peers: vec![peer] }.encode()), "0a1b".to_owned() + &plain);
+    assert_eq!(hex(&Peers { peers: vec![labelled] }.encode()), "0a20".to_owned() + &plain + "2203612f62");
     let close = Close { code: CloseCode::Flood, reason: "no".into() };
     assert_eq!(hex(&close.encode()), "0803".to_owned() + "12026e6f");
     assert_eq!(hex(&Credit { segments: 8 }.encode()), "0808");
@@ -137,7 +137,12 @@ fn spans_and_ranges_that_are_empty_or_past_the_last_number_are_refused() {
 
 #[test]
 fn a19_peers_are_bounded_and_addresses_that_nobody_has_are_left_out() {
-    let peer = |address: &str| Peer { node: NodeId([1; 16]), address: address.parse().unwrap() };
+    let labelled = |address: &str, label: &str| Peer {
+        node: NodeId([1; 16]),
+        address: address.parse().unwrap(),
+        label: Label::parse(label).unwrap(),
+    };
+    let peer = |address: &str| labelled(address, "");
     let told = Peers {
         peers: [
             "10.0.0.1:1",
@@ -157,6 +162,20 @@ fn a19_peers_are_bounded_and_addresses_that_nobody_has_are_left_out() {
     let many = |count| Peers { peers: vec![peer("[2001:db8::1]:65535"); count] };
     assert_eq!(Peers::decode(&many(1000).encode()).unwrap().peers.len(), limits::PEERS_TOLD_MAX);
     assert!(many(1000).encode().len() <= FrameKind::Peers.body_bytes_max());
+    // Labels are told as far as there is room for them; all peers are.
+    for bytes in [1, 12, limits::LABEL_BYTES_MAX] {
+        let label = "x".repeat(bytes);
+        let told = Peers { peers: vec![labelled("[2001:db8::1]:65535", &label); limits::PEERS_TOLD_MAX] };
+        let body = told.encode();
+        assert!(body.len() <= FrameKind::Peers.body_bytes_max(), "{}", body.len());
+        let heard = Peers::decode(&body).unwrap().peers;
+        assert_eq!(heard.len(), limits::PEERS_TOLD_MAX);
+        assert_eq!(heard[0].label.as_str(), label);
+        assert_eq!(heard.iter().all(|peer| peer.label.as_str() == label), bytes <= 12, "{bytes}");
+    }
+    let mut wrong = Peers { peers: vec![labelled("10.0.0.1:1", "a/b")] }.encode();
+    *wrong.last_mut().unwrap() = b' ';
+    assert!(Peers::decode(&wrong).is_err(), "no label");
     // By hand: one more than may be told.
     let one = many(1).encode();
     assert!(Peers::decode(&one.repeat(limits::PEERS_TOLD_MAX)).is_ok());

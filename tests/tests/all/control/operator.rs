@@ -1,7 +1,9 @@
 //! Operators at the command line: logging in, and every command over a real daemon and agents.
 
 mod commands;
+mod keks;
 mod login;
+pub(super) mod sealed_logs;
 
 use sealift_tests::control::{Agent, Daemon, PASSWORD};
 use sealift_tests::process::{Outcome, Run};
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Somebody with a home of their own.
-struct Operator {
+pub(super) struct Operator {
     home: TempDir,
 }
 
@@ -21,7 +23,7 @@ impl Operator {
     }
 
     /// Logs in as the administrator.
-    fn logged_in(daemon: &Daemon) -> Self {
+    pub(super) fn logged_in(daemon: &Daemon) -> Self {
         let operator = Self::new();
         let done = operator.log_in(daemon, &[]).finish().expect(0);
         operator.shows_no_secret(&done);
@@ -35,7 +37,7 @@ impl Operator {
     }
 
     /// A command, which finds nothing of whoever runs the tests.
-    fn run(&self, words: &[&str]) -> Run {
+    pub(super) fn run(&self, words: &[&str]) -> Run {
         let run = Run::with(words).env("XDG_CONFIG_HOME", self.home.path());
         ["SEALIFT_API_TOKEN", "SEALIFT_CONTROL", "SEALIFT_CONTROL_PIN"]
             .iter()
@@ -43,20 +45,20 @@ impl Operator {
     }
 
     /// Runs a command that succeeds, and gives what it shows.
-    fn does(&self, words: &[&str]) -> String {
+    pub(super) fn does(&self, words: &[&str]) -> String {
         let done = self.run(words).finish().expect(0);
         self.shows_no_secret(&done);
         done.stdout
     }
 
     /// The same with `--json`: an object for each line.
-    fn json(&self, words: &[&str]) -> Vec<Value> {
+    pub(super) fn json(&self, words: &[&str]) -> Vec<Value> {
         let text = self.does(&[words, &["--json"]].concat());
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// Runs a command that ends with another code, and gives what it says.
-    fn fails(&self, words: &[&str], code: i32) -> String {
+    pub(super) fn fails(&self, words: &[&str], code: i32) -> String {
         let done = self.run(words).finish().expect(code);
         self.shows_no_secret(&done);
         done.stderr
@@ -91,7 +93,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// Agents that run, enrolled by a token that an operator has made.
-fn agents<const N: usize>(daemon: &Daemon, operator: &Operator, names: [&str; N]) -> [Agent; N] {
+pub(super) fn agents<const N: usize>(daemon: &Daemon, operator: &Operator, names: [&str; N]) -> [Agent; N] {
     let file = operator.home.path().join("many.token");
     let shown = file.to_str().expect("text");
     let uses = N.to_string();

@@ -1,5 +1,6 @@
 //! Jobs that are run by real agents.
 
+use sealift_tests::clock::zone_where_noon_is_in;
 use sealift_tests::control::{Agent, As, Daemon, until};
 use sealift_tests::tree;
 use serde_json::{Value, json};
@@ -193,6 +194,67 @@ fn another_limit_holds_at_once_for_a_run_that_goes_on() {
     assert_eq!(state(&ended), "done", "{ended:#}");
     assert_same(&agents.each_ref());
     spec["bytes_per_second"] = json!(1);
+    let refused = daemon.call(As::Administrator, "PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
+    assert_eq!(refused.status, 422, "{refused:?}");
+}
+
+#[test]
+fn an_agents_own_timetable_holds_for_all_its_runs() {
+    let daemon = Daemon::start();
+    let token = daemon.enrolment_token("many", 2, true);
+    let mut agents = ["alpha", "beta"].map(|name| Agent::join(&daemon, name, &token));
+    let src = agents[0].data().join("src");
+    std::fs::create_dir(&src).unwrap();
+    tree::large_file(&src.join("large"), 128 << 20, 5);
+    let ahead = Duration::from_secs(10);
+    let begun = Instant::now();
+    agents[0].start_as(&[("TZ", &zone_where_noon_is_in(ahead))], &["--bwlimit=00:00,512K:off 12:00,off"]);
+    agents[1].start();
+    let run = start(&daemon, &agents);
+    // It would take four minutes.
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert!(begun.elapsed() >= ahead - Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_same(&agents.each_ref());
+}
+
+#[test]
+fn a_jobs_schedule_of_rates_holds_at_its_agents_while_the_daemon_is_away() {
+    let (mut daemon, agents) = with_agents(["alpha", "beta"]);
+    let (job, mut spec, run) = start_slowly(&daemon, &agents);
+    let minute = |seconds: u64| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds;
+        (since / 60, format!("{:02}:{:02}", since / 3600 % 24, since / 60 % 60))
+    };
+    let ((now, _), (next, boundary)) = (minute(0), minute(65));
+    assert!(next > now);
+    let before = minute(24 * 3600 - 3600).1;
+    spec.as_object_mut().unwrap().remove("bytes_per_second");
+    spec["rate_schedule"] = json!({
+        "time_zone": "UTC",
+        "entries": [{ "from": before, "bytes_per_second": 131_072 }, { "from": boundary }],
+    });
+    daemon.api("PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
+    let shown = daemon.api("GET", &format!("jobs/{job}"), None);
+    assert_eq!(shown["spec"]["rate_schedule"], spec["rate_schedule"]);
+    // Only once they know of it is the daemon not needed any more.
+    let known = |agent: &Agent| {
+        let document = std::fs::read(agent.state().join("agent/document")).unwrap_or_default();
+        document.windows(3).any(|bytes| bytes == b"UTC").then_some(())
+    };
+    agents.iter().for_each(|agent| until("it knows of the schedule", || known(agent)));
+    daemon.kill();
+    let copy = agents[1].data().join("dest/large");
+    until("the minute has begun", || (minute(20).0 >= next).then_some(()));
+    assert!(!copy.exists(), "it would take four minutes");
+    until("all is there", || copy.exists().then_some(()));
+    assert!(minute(0).0 >= next, "not before its time");
+    daemon.serve();
+    daemon.log_in();
+    let ended = daemon.run_until(&run, "the run ends", |run| state(run) != "running");
+    assert_eq!(state(&ended), "done", "{ended:#}");
+    assert_same(&agents.each_ref());
+    spec["rate_schedule"]["entries"][0]["from"] = json!("24:00");
     let refused = daemon.call(As::Administrator, "PATCH", &format!("jobs/{job}"), json!({ "spec": spec }));
     assert_eq!(refused.status, 422, "{refused:?}");
 }

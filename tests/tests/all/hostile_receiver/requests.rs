@@ -16,7 +16,7 @@ use sealift_tests::process::Sender;
 use std::collections::HashMap;
 
 /// The files of a manifest: number, name and layout.
-fn files(records: &[Record]) -> HashMap<String, (u64, Layout)> {
+pub(super) fn files(records: &[Record]) -> HashMap<String, (u64, Layout)> {
     let file = |record: &Record| match record {
         Record::File { id, path, layout, .. } | Record::SmallFile { id, path, layout, .. } => {
             Some((path.to_string(), (id.0, *layout)))

@@ -286,16 +286,23 @@ fn agents_are_listed_by_name_in_pages_and_by_filter() {
 fn names_and_groups_change_at_the_version_that_was_seen() {
     let world = World::with_agents(&["a", "b"]);
     let agent = world.agent("a");
-    let to = |name: &str| AgentPatch { name: Some(name.parse().unwrap()), groups: None };
+    let to = |name: &str| AgentPatch { name: Some(name.parse().unwrap()), groups: None, must_seal: None };
     let try_to = |patch: &AgentPatch, version| world.try_write(|w| update(w, agent.id, version, patch));
     assert!(matches!(try_to(&to("x"), Some(agent.version + 1)), Err(DbError::Stale)));
     assert!(matches!(try_to(&to("b"), None), Err(DbError::Conflict(_))));
     assert!(matches!(try_to(&to("group"), None), Err(DbError::Invalid(_))));
-    let groups = AgentPatch { name: Some("x".parse().unwrap()), groups: Some(vec!["g".parse().unwrap()]) };
+    let groups = AgentPatch {
+        name: Some("x".parse().unwrap()),
+        groups: Some(vec!["g".parse().unwrap()]),
+        must_seal: None,
+    };
     let after = try_to(&groups, Some(agent.version)).unwrap();
     assert_eq!((after.name.as_str(), after.groups.len(), after.version), ("x", 1, agent.version + 1));
-    let many =
-        AgentPatch { name: None, groups: Some((0..65).map(|n| format!("g{n}").parse().unwrap()).collect()) };
+    let many = AgentPatch {
+        name: None,
+        groups: Some((0..65).map(|n| format!("g{n}").parse().unwrap()).collect()),
+        must_seal: None,
+    };
     assert!(matches!(try_to(&many, None), Err(DbError::Invalid(_))));
 }
 

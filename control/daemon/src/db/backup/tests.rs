@@ -110,7 +110,7 @@ fn a_bad_one_replaces_nothing() {
     let outside = Outside { public_key: None, checkpoints: vec![checkpoint] };
     assert!(matches!(refused(&master, &outside), DbError::Damaged(_)));
     std::fs::write(&copy, &good).unwrap();
-    tamper(&copy, "PRAGMA user_version = 2");
+    tamper(&copy, "PRAGMA user_version = 3");
     assert!(matches!(refused(&master, &nothing_outside()), DbError::TooNew { .. }));
     std::fs::write(&copy, &good[..good.len() / 2]).unwrap();
     assert!(matches!(refused(&master, &nothing_outside()), DbError::Damaged(_)));

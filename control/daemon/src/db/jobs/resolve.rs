@@ -57,6 +57,28 @@ pub(in crate::db) fn resolve(db: &Connection, spec: &JobSpec, who: Who) -> Resul
     Ok(members)
 }
 
+/// Refuses a job that would place plaintext where only ciphertext may be.
+///
+/// # Errors
+/// [`DbError::Invalid`]: where, and what to do.
+pub(in crate::db) fn nothing_plain_where_none_may_be(
+    db: &Connection,
+    spec: &JobSpec,
+    members: &Members,
+) -> Result<(), DbError> {
+    if !spec.seal_to.is_empty() {
+        return Ok(());
+    }
+    let sealing = agents::that_take_ciphertext_alone(db)?;
+    match members.destinations.iter().find(|destination| sealing.contains(&destination.id)) {
+        None => Ok(()),
+        Some(Member { name, .. }) => Err(DbError::Invalid(format!(
+            "the agent {name} takes ciphertext alone (must_seal), and this job would place plaintext there: seal it to a \
+            KEK (seal_to)"
+        ))),
+    }
+}
+
 struct Found {
     member: Member,
     named: bool,

@@ -160,7 +160,8 @@ fn a_renamed_agent_is_named_anew_in_jobs() {
     let world = World::with_agents(&["a", "b"]);
     world.group("a", &["b"]);
     let job = world.job("distribution", &["a:/x"], &["b:/x", "group:a:/x"]);
-    let patch = sealift_api::rest::AgentPatch { name: Some("z".parse().unwrap()), groups: None };
+    let patch =
+        sealift_api::rest::AgentPatch { name: Some("z".parse().unwrap()), groups: None, must_seal: None };
     world.write(|w| agents::update(w, world.id("a"), None, &patch));
     let after = world.read(|db| get(db, job.id));
     assert_eq!(after.spec.from[0].to_string(), "z:/x");

@@ -52,30 +52,53 @@ impl LogStore {
         first: u64,
         records: &[NewRecord],
     ) -> Result<u64, DbError> {
-        let end = first.checked_add(records.len() as u64).filter(|&end| 0 < first && end < NUMBER_MAX);
-        let end = end.ok_or_else(|| DbError::Invalid("a record has a number that is none".into()))?;
         let now = (self.clock)();
         let mut writer = lock(&self.shared.writer);
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let before = kept(&tx, agent, spool)?;
-        let known = before.unwrap_or(0).unsigned_abs();
+        let (known, after) = known(&tx, agent, spool, first, records.len())?;
         let new = records.iter().zip(first..).filter(|(_, number)| *number > known);
         for (record, _) in new {
             insert(&tx, agent, now, record)?;
         }
-        let after = known.max(end - 1);
-        let sql = "INSERT INTO spools (agent_id, spool, kept, used_ms) VALUES (?1, ?2, ?3, ?4) \
-            ON CONFLICT DO UPDATE SET kept = ?3, used_ms = ?4";
-        let number = i64::try_from(after).unwrap_or(i64::MAX);
-        tx.prepare_cached(sql)?.execute(params![blob(agent), spool, number, now])?;
-        if before.is_none() {
-            let sql = "DELETE FROM spools WHERE agent_id = ?1 AND spool NOT IN \
-                (SELECT spool FROM spools WHERE agent_id = ?1 ORDER BY spool = ?2 DESC, used_ms DESC LIMIT ?3)";
-            tx.prepare_cached(sql)?.execute(params![blob(agent), spool, SPOOLS_MAX])?;
-        }
+        number_kept(&tx, agent, spool, after, now)?;
         tx.commit()?;
         Ok(after)
     }
+}
+
+/// Up to which number the daemon had what is in a spool, and up to which it has it with these records.
+pub(super) fn known(
+    tx: &Connection,
+    agent: Uuid,
+    spool: [u8; 16],
+    first: u64,
+    count: usize,
+) -> Result<(u64, u64), DbError> {
+    let end = first.checked_add(count as u64).filter(|&end| 0 < first && end < NUMBER_MAX);
+    let end = end.ok_or_else(|| DbError::Invalid("a record has a number that is none".into()))?;
+    let known = kept(tx, agent, spool)?.unwrap_or(0).unsigned_abs();
+    Ok((known, known.max(end - 1)))
+}
+
+/// Remembers up to which number the daemon has what is in a spool.
+pub(super) fn number_kept(
+    tx: &Connection,
+    agent: Uuid,
+    spool: [u8; 16],
+    after: u64,
+    now: i64,
+) -> Result<(), DbError> {
+    let before = kept(tx, agent, spool)?;
+    let sql = "INSERT INTO spools (agent_id, spool, kept, used_ms) VALUES (?1, ?2, ?3, ?4) \
+        ON CONFLICT DO UPDATE SET kept = ?3, used_ms = ?4";
+    let number = i64::try_from(after).unwrap_or(i64::MAX);
+    tx.prepare_cached(sql)?.execute(params![blob(agent), spool, number, now])?;
+    if before.is_none() {
+        let sql = "DELETE FROM spools WHERE agent_id = ?1 AND spool NOT IN \
+            (SELECT spool FROM spools WHERE agent_id = ?1 ORDER BY spool = ?2 DESC, used_ms DESC LIMIT ?3)";
+        tx.prepare_cached(sql)?.execute(params![blob(agent), spool, SPOOLS_MAX])?;
+    }
+    Ok(())
 }
 
 fn kept(db: &Connection, agent: Uuid, spool: [u8; 16]) -> Result<Option<i64>, DbError> {

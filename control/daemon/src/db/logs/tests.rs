@@ -195,12 +195,12 @@ fn what_is_old_goes_in_small_steps_and_its_room_is_given_back() {
     // By the agent's clock it is of long ago; what counts is when it came.
     store.take(agent(1), SPOOL, 5001, &[NewRecord { time_ms: Some(1), ..record("young") }]).unwrap();
     let retention = |age_ms, bytes| Retention { age_ms, bytes };
-    assert!(!store.reduce(retention(10_001, u64::MAX)).unwrap(), "nothing is too old");
+    assert!(!store.reduce(retention(10_001, u64::MAX)).unwrap().more, "nothing is too old");
     let count = || store.read(|db| Ok(db.query_row("SELECT count(*) FROM logs", [], |row| row.get(0))?));
-    assert!(store.reduce(retention(9_999, u64::MAX)).unwrap());
+    assert!(store.reduce(retention(9_999, u64::MAX)).unwrap().more);
     let left: i64 = count().unwrap();
     assert_eq!(left, 5001 - STEP_RECORDS, "one step");
-    while store.reduce(retention(9_999, u64::MAX)).unwrap() {}
+    while store.reduce(retention(9_999, u64::MAX)).unwrap().more {}
     assert_eq!(all(&store), ["young"]);
     for _ in 0..100 {
         store.reduce(retention(9_999, u64::MAX)).unwrap();
@@ -212,12 +212,12 @@ fn what_is_old_goes_in_small_steps_and_its_room_is_given_back() {
         store.take(agent(1), SPOOL, 5002 + batch * 1000, &many).unwrap();
     }
     store.take(agent(1), SPOOL, 20_000, &[record("last")]).unwrap();
-    while store.reduce(retention(i64::MAX, 2 << 20)).unwrap() {}
+    while store.reduce(retention(i64::MAX, 2 << 20)).unwrap().more {}
     let left: i64 = count().unwrap();
     assert!((500..3000).contains(&left), "{left}");
     assert_eq!(all(&store).last().unwrap(), "last");
     // Numbers are never used again.
-    while store.reduce(retention(-1, 0)).unwrap() {}
+    while store.reduce(retention(-1, 0)).unwrap().more {}
     let before = store.read(|db| Ok(db.query_row("SELECT seq FROM sqlite_sequence", [], |row| row.get(0))?));
     let before: i64 = before.unwrap();
     store.take(agent(1), SPOOL, 30_000, &[record("new")]).unwrap();
@@ -259,4 +259,71 @@ fn a20_texts_come_back_as_they_were() {
     let page = store.list(&LogFilter { text: Some("drop".into()), ..LogFilter::default() }, None, 9).unwrap();
     let found = &page.items[0];
     assert_eq!((found.message.as_str(), &found.fields, found.target.as_str()), (nasty, &vec![field], nasty));
+}
+
+fn envelope(spool: [u8; 16]) -> sealift_envelope::Envelope {
+    use sealift_envelope::{DataKey, Envelope, KekVersion, OwnerId, PublicKek};
+    let public = include_str!("../../../../envelope/tests/keys/a.pub.pem");
+    let public = PublicKek::from_pem(public).unwrap();
+    Envelope::seal(&DataKey::generate().unwrap(), OwnerId(spool), &[(&public, KekVersion(1))]).unwrap()
+}
+
+#[test]
+fn sealed_records_are_kept_as_they_came_once_and_forgotten_with_their_segment() {
+    let Scratch { dir, store, now } = scratch();
+    let (one, two) = (envelope(SPOOL), envelope(SPOOL));
+    let records = |from: u8, to: u8| (from..=to).map(|number| vec![number; 60]).collect::<Vec<_>>();
+    assert_eq!(store.take_sealed(agent(1), SPOOL, 1, &one, &records(1, 3)).unwrap(), (3, true));
+    // Sent again, with one more; numbers are shared with records that are not sealed.
+    assert_eq!(store.take_sealed(agent(1), SPOOL, 2, &one, &records(2, 4)).unwrap(), (4, false));
+    assert_eq!(store.take(agent(1), SPOOL, 5, &[record("plain")]).unwrap(), 5);
+    now.store(NOW + 1000, Ordering::Relaxed);
+    assert_eq!(store.take_sealed(agent(1), SPOOL, 6, &two, &records(6, 6)).unwrap(), (6, true));
+    assert_eq!(
+        store.take_sealed(agent(2), [6; 16], 1, &envelope([6; 16]), &records(9, 9)).unwrap(),
+        (1, true)
+    );
+    assert_eq!(store.kept(agent(1), SPOOL).unwrap(), 6);
+    assert!(store.take_sealed(agent(1), SPOOL, 0, &one, &records(1, 1)).is_err());
+
+    let page = store.list_sealed(Some(agent(1)), None, 2).unwrap();
+    let numbers = |page: &Page<sealift_api::rest::SealedLog>| {
+        page.items.iter().map(|log| log.spool_number).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&page), [6, 4]);
+    let rest = store.list_sealed(Some(agent(1)), page.next.as_deref(), 10).unwrap();
+    assert_eq!((numbers(&rest), rest.next), (vec![3, 2, 1], None));
+    assert_eq!(store.list_sealed(None, None, 10).unwrap().items.len(), 6);
+    assert!(store.list_sealed(None, Some("x"), 10).is_err());
+    let decoded = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).unwrap();
+    assert_eq!(decoded(&page.items[0].envelope), two.encode());
+    assert_eq!((decoded(&page.items[0].record), page.items[0].spool), (vec![6; 60], Uuid::from_bytes(SPOOL)));
+
+    // The older segment goes, the others stay.
+    now.store(NOW + 1500, Ordering::Relaxed);
+    let reduced = store.reduce(Retention { age_ms: 1000, bytes: u64::MAX }).unwrap();
+    assert_eq!(reduced, Reduced { more: true, forgotten: vec![segment_id(&one)] });
+    let reduced = store.reduce(Retention { age_ms: 1000, bytes: u64::MAX }).unwrap();
+    assert_eq!(reduced, Reduced { more: false, forgotten: vec![] });
+    // What comes again brings nothing, and no segment.
+    assert_eq!(store.take_sealed(agent(1), SPOOL, 1, &one, &records(1, 4)).unwrap(), (6, false));
+    assert_eq!(store.envelope(segment_id(&one)).unwrap(), None);
+    assert_eq!(store.envelope(segment_id(&two)).unwrap(), Some(two));
+    assert_eq!(store.list_sealed(None, None, 10).unwrap().items.len(), 2);
+    drop(store);
+    let store = open_at(&dir.path().join("logs.db"), &now);
+    assert_eq!(store.list_sealed(None, None, 10).unwrap().items.len(), 2);
+}
+
+#[test]
+fn a_file_of_the_first_version_gets_what_it_lacks() {
+    let Scratch { dir, store, now } = scratch();
+    store.take(agent(1), SPOOL, 1, &[record("kept")]).unwrap();
+    drop(store);
+    let path = dir.path().join("logs.db");
+    let older = "DROP TABLE sealed_logs; DROP TABLE sealed_segments; PRAGMA user_version = 1";
+    Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let store = open_at(&path, &now);
+    assert_eq!(store.take_sealed(agent(1), SPOOL, 2, &envelope(SPOOL), &[vec![1; 60]]).unwrap().0, 2);
+    assert_eq!(texts(&store.list(&LogFilter::default(), None, 10).unwrap()), ["kept"]);
 }

@@ -5,7 +5,7 @@
 
 use super::keep::{self, KeepIn};
 use super::{MasterKey, RecoveryKey};
-use crate::db::{Actor, Db, DbError, Write, idempotency, jobs, open};
+use crate::db::{Actor, Db, DbError, Write, idempotency, jobs, keks, open};
 use rusqlite::OptionalExtension as _;
 use serde_json::json;
 use std::path::Path;
@@ -64,6 +64,7 @@ fn reseal(write: &Write<'_>, new: &MasterKey) -> Result<(), DbError> {
         write.tx().prepare_cached(sql)?.execute((name, write.reseal(new, purpose, &sealed)?))?;
     }
     jobs::reseal(write, new)?;
+    keks::reseal(write, new)?;
     idempotency::reseal(write, new)?;
     open::put_key_id(write.tx(), new)
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ca::Authority;
 use crate::db::tests::Scratch;
-use crate::db::{Actor, audit, idempotency, jobs, users};
+use crate::db::{Actor, audit, idempotency, jobs, keks, users};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -138,6 +138,7 @@ struct World {
     key: MasterKey,
     user: uuid::Uuid,
     job: [uuid::Uuid; 2],
+    kek: uuid::Uuid,
 }
 
 const SEED: [u8; 32] = [42; 32];
@@ -152,7 +153,14 @@ impl World {
         Authority::create(&db, &by).unwrap();
         let new = serde_json::json!({ "name": "eve", "role": "viewer", "password": "a long enough one" });
         let user = users::create(&db, &by, &serde_json::from_value(new).unwrap()).unwrap().id;
-        let world = Self { dir, key, user, job: [crate::db::new_id(), crate::db::new_id()] };
+        let files = sealift_api::rest::KekFiles {
+            public_pem: include_str!("../../../../envelope/tests/keys/a.pub.pem").to_owned(),
+            private_pem: Some(include_str!("../../../../envelope/tests/keys/a.pem").to_owned().into()),
+            passphrase: None,
+        };
+        let halves = keks::Checked::of(&files).unwrap();
+        let kek = db.write(&by, |write| keks::import(write, &"team".parse().unwrap(), &halves)).unwrap().id;
+        let world = Self { dir, key, user, job: [crate::db::new_id(), crate::db::new_id()], kek };
         let answer = idempotency::Answer { status: 201, version: None, body: b"secret".to_vec().into() };
         let [job, source] = world.job;
         db.write(&by, |write| {
@@ -231,6 +239,8 @@ impl World {
         let [job, source] = self.job;
         let seed = db.write(&Actor::system(), |write| jobs::seed(write, job, source, 1)).unwrap();
         assert_eq!(*seed, SEED);
+        let private = db.write(&Actor::system(), |write| keks::private(write, self.kek, "a test"));
+        assert!(private.unwrap().open(db.master()).is_ok());
         assert!(audit::verify(&db).unwrap().is_good());
         assert!(!self.file("master.key.new").exists() && !self.file("master.sealed.new").exists());
         key
@@ -368,7 +378,7 @@ fn what_may_be_sealed_is_known_to_whoever_seals_anew() {
             Ok(file.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
         })
         .unwrap();
-    // Sealed are `idempotency.answer`, `job_keys.sealed_seed`, and the rows of `meta` that `change` names. Whoever adds a
+    // Sealed are `idempotency.answer`, `job_keys.sealed_seed`, `keks.sealed_private`, and the rows of `meta` that `change` names. Whoever adds a
     // column here has it sealed anew there, if it is one.
     assert_eq!(
         columns,
@@ -382,6 +392,9 @@ fn what_may_be_sealed_is_known_to_whoever_seals_anew() {
             "idempotency.request",
             "job_keys.sealed_seed",
             "job_keys.verify_key",
+            "kek_wraps.reference",
+            "keks.fingerprint",
+            "keks.sealed_private",
             "meta.value",
             "run_agents.path",
             "sessions.csrf",

@@ -4,7 +4,7 @@ use super::state::{derived, observed, source_at_end};
 use super::{Affected, get, set_state, subject};
 use crate::db::agents::{parsed, shortened};
 use crate::db::events::{self, NewEvent};
-use crate::db::{DbError, Write};
+use crate::db::{DbError, Write, keks};
 use crate::documents::assignment_id;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sealift_api::agent::JobStatus;
@@ -202,6 +202,9 @@ pub(super) fn settle(w: &mut Write<'_>, run: Uuid) -> Result<Affected, DbError> 
         "UPDATE runs SET state = ?2, ended_ms = ?3, version = version + 1 WHERE id = ?1",
         params![run.into_bytes(), state.as_str(), w.now_ms()],
     )?;
+    if state == RunState::Done {
+        keks::run_done(w, before.job_id, run)?;
+    }
     let of = |state: RunState| Some(json!({ "state": state }));
     w.audit("run.end", &subject(run), of(before.state), of(state))?;
     let severity = match state {

@@ -8,8 +8,10 @@ use crate::operator::jobs;
 use crate::operator::runs::{self, Then};
 use clap::{Args, Subcommand};
 use sealift_api::rest::limits::{CONNECTIONS_MAX, NAME_CHARS_MAX};
-use sealift_api::rest::{Cipher, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, Schedule, Transport};
-use sealift_proto::rate::Rate;
+use sealift_api::rest::{
+    Cipher, Day, Endpoint, Hash, JobKind, JobSpec, Name, NewJob, RateEntry, RateSchedule, Schedule, Transport,
+};
+use sealift_proto::rate::{BothWays, Entry, Rate, Timetable, TimetableError, Weekday};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum JobCommand {
@@ -71,6 +73,10 @@ pub(in crate::cli) struct Create {
 /// What a job has beside its ends.
 #[derive(Debug, Args)]
 struct How {
+    /// Seal all content and names at the source, for whoever has the private half of this KEK: destinations keep ciphertext.
+    /// May be repeated; none: not sealed
+    #[arg(long, value_name = "KEK|none")]
+    seal_to: Vec<Name>,
     /// The hash by which everything is verified: sha256 or blake3
     #[arg(long, value_parser = hash)]
     hash: Option<Hash>,
@@ -83,14 +89,14 @@ struct How {
     /// Connections of each session; 0: as the agents choose
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(CONNECTIONS_MAX)))]
     connections: Option<u32>,
-    /// How fast blocks go at each of its agents: bytes a second, with K, M, G or T for powers of 1024; or none. Holds at
-    /// once, also for a run that goes on
-    #[arg(long, value_name = "RATE|none", value_parser = limit)]
+    /// How fast blocks go at each of its agents: bytes a second, with K, M, G or T for powers of 1024; by the time of day,
+    /// like '08:00,512K 18:00,30M Sat-00:00,off'; or none. Holds at once, also for a run that goes on
+    #[arg(long, value_name = "RATE|TIMETABLE|none", value_parser = limit)]
     bwlimit: Option<Limit>,
     /// When it runs by itself: five fields as of cron, `every 15m`, `at 2026-12-24T18:00:00Z`, or none
     #[arg(long, value_name = "WHEN", value_parser = when)]
     schedule: Option<When>,
-    /// The time zone of a cron schedule, by its name in the IANA database [default: UTC]
+    /// The time zone of a cron schedule, and of limits by the time of day, by its name in the IANA database [default: UTC]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
 }
@@ -159,12 +165,14 @@ async fn create(args: Create) -> Result<Finish, RunError> {
         kind: args.kind,
         from: args.from,
         to: args.to,
+        seal_to: Vec::new(),
         hash: Hash::default(),
         cipher: Cipher::default(),
         delete: args.delete,
         connections: 0,
         transport: Transport::default(),
         bytes_per_second: None,
+        rate_schedule: None,
         schedule: None,
     };
     args.how.check(None)?;
@@ -202,23 +210,39 @@ async fn update(args: Update) -> Result<Finish, RunError> {
 }
 
 impl How {
-    /// A time zone is one of cron; that of a job may be changed alone.
+    /// A time zone is one of cron, or of limits by the time of day; that of a job may be changed alone.
     fn check(&self, existing: Option<()>) -> Result<(), RunError> {
-        let is_cron = matches!(self.schedule, Some(When::Cron(_)));
+        let is_cron =
+            matches!(self.schedule, Some(When::Cron(_))) || matches!(self.bwlimit, Some(Limit::ByTime(_)));
         let may_be = existing.is_some() && self.schedule.is_none();
         match self.time_zone.is_some() && !is_cron && !may_be {
-            true => Err(RunError::Usage("--time-zone is for a --schedule with the fields of cron".into())),
+            true => Err(RunError::Usage("--time-zone is for a --schedule with the fields of cron, and for a --bwlimit by the time of day".into())),
             false => Ok(()),
         }
     }
 
     fn apply(self, spec: &mut JobSpec) {
+        if self.seal_to.iter().any(|kek| kek.as_str() == "none") {
+            spec.seal_to.clear();
+        } else if !self.seal_to.is_empty() {
+            spec.seal_to = self.seal_to;
+        }
         spec.hash = self.hash.unwrap_or(spec.hash);
         spec.cipher = self.cipher.unwrap_or(spec.cipher);
         spec.transport = self.transport.unwrap_or(spec.transport);
         spec.connections = self.connections.unwrap_or(spec.connections);
-        if let Some(Limit(limit)) = self.bwlimit {
-            spec.bytes_per_second = limit;
+        let zone_before = spec.rate_schedule.as_ref().map(|schedule| schedule.time_zone.clone());
+        match self.bwlimit {
+            None => {}
+            Some(Limit::Always(limit)) => (spec.bytes_per_second, spec.rate_schedule) = (limit, None),
+            Some(Limit::ByTime(entries)) => {
+                let time_zone = zone_before.unwrap_or_else(|| "UTC".into());
+                spec.bytes_per_second = None;
+                spec.rate_schedule = Some(RateSchedule { time_zone, entries });
+            }
+        }
+        if let (Some(schedule), Some(zone)) = (&mut spec.rate_schedule, &self.time_zone) {
+            schedule.time_zone.clone_from(zone);
         }
         match (self.schedule, &mut spec.schedule) {
             (Some(when), schedule) => {
@@ -260,16 +284,37 @@ fn hash(word: &str) -> Result<Hash, String> {
 }
 
 /// A limit of rate, or that there is to be none.
-#[derive(Clone, Copy, Debug)]
-struct Limit(Option<u64>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Limit {
+    Always(Option<u64>),
+    ByTime(Vec<RateEntry>),
+}
 
 fn limit(word: &str) -> Result<Limit, String> {
-    match word {
-        "none" => Ok(Limit(None)),
-        rate => {
-            rate.parse().map(|rate: Rate| Limit(Some(rate.bytes_per_second()))).map_err(|e| e.to_string())
-        }
+    let each = |limits: BothWays| match limits.up == limits.down {
+        true => Ok(limits.up.map(Rate::bytes_per_second)),
+        false => Err("a job has one limit for both directions".to_owned()),
+    };
+    if word == "none" {
+        return Ok(Limit::Always(None));
     }
+    let table: Timetable = word.parse().map_err(|error: TimetableError| error.to_string())?;
+    if table.entries().is_empty() {
+        return each(table.highest()).map(Limit::Always);
+    }
+    let entry = |entry: &Entry| {
+        let day = entry.day.map(|day| match day {
+            Weekday::Monday => Day::Monday,
+            Weekday::Tuesday => Day::Tuesday,
+            Weekday::Wednesday => Day::Wednesday,
+            Weekday::Thursday => Day::Thursday,
+            Weekday::Friday => Day::Friday,
+            Weekday::Saturday => Day::Saturday,
+            Weekday::Sunday => Day::Sunday,
+        });
+        Ok(RateEntry { day, from: entry.from.to_string(), bytes_per_second: each(entry.limits)? })
+    };
+    table.entries().iter().map(entry).collect::<Result<_, String>>().map(Limit::ByTime)
 }
 
 fn transport(word: &str) -> Result<Transport, String> {
@@ -283,6 +328,18 @@ fn cipher(word: &str) -> Result<Cipher, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_understood() {
+        assert_eq!(limit("none"), Ok(Limit::Always(None)));
+        assert_eq!(limit("8K"), Ok(Limit::Always(Some(8192))));
+        let of = |day, from: &str, bytes_per_second| RateEntry { day, from: from.into(), bytes_per_second };
+        let entries = vec![of(None, "08:00", Some(1 << 20)), of(Some(Day::Sunday), "00:00", None)];
+        assert_eq!(limit("8:00,1M Sun-00:00,off"), Ok(Limit::ByTime(entries)));
+        for wrong in ["1M:2M", "08:00,1M:2M", "fast", "08:00", ""] {
+            assert!(limit(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_job_is_named_after_its_directory() {

@@ -5,8 +5,11 @@ use super::schedule::time;
 use crate::error::{Finish, RunError};
 use crate::operator::Api;
 use crate::operator::records::{self, AuditFilter, EventFilter, LogFilter};
+use crate::operator::sealed_logs::Key;
+use crate::seal::Passphrase;
 use clap::{Args, Subcommand};
 use sealift_api::rest::Severity;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum AuditCommand {
@@ -84,6 +87,15 @@ pub(in crate::cli) struct LogsArgs {
     until: Option<i64>,
     #[command(flatten)]
     which: Which,
+    /// Those that the daemon cannot read, opened with this private half of a KEK, which stays on this machine
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Take the key's passphrase from the first line of a file [default: ask for it]
+    #[arg(long, value_name = "FILE", requires = "key")]
+    passphrase_file: Option<PathBuf>,
+    /// Take it from standard input
+    #[arg(long, requires = "key", conflicts_with = "passphrase_file")]
+    passphrase_stdin: bool,
     #[command(flatten)]
     list: ListArgs,
 }
@@ -111,7 +123,9 @@ pub(super) async fn events(args: EventsArgs) -> Result<Finish, RunError> {
 pub(super) async fn logs(args: LogsArgs) -> Result<Finish, RunError> {
     let filter =
         LogFilter { events: args.which.into(), text: args.text, from_ms: args.since, until_ms: args.until };
-    records::logs(&mut Api::logged_in()?, filter, args.list.newest()).await
+    let passphrase = Passphrase::of(args.passphrase_file, args.passphrase_stdin);
+    let key = args.key.map(|file| Key { file, passphrase });
+    records::logs(&mut Api::logged_in()?, filter, key, args.list.newest()).await
 }
 
 fn severity(word: &str) -> Result<Severity, String> {

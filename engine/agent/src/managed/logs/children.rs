@@ -108,6 +108,7 @@ impl ChildLog {
 #[cfg(test)]
 mod tests {
     use super::super::spool::{SPOOL_BYTES_DEFAULT, Spool};
+    use super::super::writer::Start;
     use super::*;
 
     const KEY: RunKey = RunKey { job: [1; 16], run: [2; 16] };
@@ -115,13 +116,14 @@ mod tests {
     async fn logged(act: impl FnOnce(&Logs)) -> Vec<Record> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logs");
-        let logs = Logs::start(Spool::open(&path, SPOOL_BYTES_DEFAULT).unwrap(), |_| {}).unwrap();
+        let spool = Spool::open(&path, SPOOL_BYTES_DEFAULT, None).unwrap();
+        let logs = Logs::start(spool, Start::AtOnce, |_| {}).unwrap();
         act(&logs);
         logs.close().await;
-        let mut spool = Spool::open(&path, SPOOL_BYTES_DEFAULT).unwrap();
+        let mut spool = Spool::open(&path, SPOOL_BYTES_DEFAULT, None).unwrap();
         let mut records = Vec::new();
         while let Some(batch) = spool.read(records.len() as u64, 1000, 1 << 20).unwrap() {
-            records.extend(batch.records);
+            records.extend(batch.records());
         }
         records
     }

@@ -3,22 +3,28 @@
 //! A directory of segments, each a file that is only appended to; `docs/logs.md` has their layout. Owns the numbers of
 //! records, which go up and are never used again, and the bound: of too much the oldest segment is dropped, and whoever
 //! reads on finds a record in its place that counts what is missing. A segment is what is removed as a whole, and what a
-//! batch is read from. What a crash left half-written is passed over.
+//! batch is read from. What a crash left half-written is passed over. If the daemon has named a KEK, segments are sealed
+//! (`sealing`): the data key is in memory alone, so that a new agent begins a new segment, and passes on what it cannot read.
 
+mod sealing;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::record::dropped_record;
 use crate::state::make_directory;
 use prost::Message as _;
 use sealift_api::logs::Record;
-use segment::{HEADER_BYTES, Head, RECORD_HEAD_BYTES, framed, scan};
+pub(crate) use sealing::LogKek;
+use sealing::Sealing;
+use segment::{Head, RECORD_HEAD_BYTES, framed, scan};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Bytes of all segments, if nobody says otherwise.
 pub(crate) const SPOOL_BYTES_DEFAULT: u64 = 64 << 20;
@@ -41,6 +47,9 @@ pub(crate) struct Spool {
     /// The active one may end in half a record, and how many numbers may be in that.
     torn: Option<u64>,
     damaged: bool,
+    kek: Option<LogKek>,
+    /// How the last one is sealed.
+    sealing: Option<Sealing>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +58,16 @@ struct Limits {
     segment_bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     first: u64,
     /// Numbers just before the first that are of no record.
     skipped: u64,
     records: u64,
     bytes: u64,
+    /// Where records begin.
+    head_bytes: u64,
+    envelope: Option<Arc<[u8]>>,
 }
 
 impl Segment {
@@ -77,17 +89,44 @@ struct Cursor {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch {
     pub(crate) first: u64,
-    pub(crate) records: Vec<Record>,
+    pub(crate) content: Content,
+}
+
+/// What a batch brings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Content {
+    Plain(Vec<Record>),
+    Sealed { envelope: Arc<[u8]>, records: Vec<Vec<u8>> },
+}
+
+impl Batch {
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Plain(records) => records.len(),
+            Content::Sealed { records, .. } => records.len(),
+        }
+    }
+
+    /// Those of one that is not sealed.
+    #[cfg(test)]
+    pub(crate) fn records(self) -> Vec<Record> {
+        match self.content {
+            Content::Plain(records) => records,
+            Content::Sealed { .. } => panic!("it is sealed"),
+        }
+    }
 }
 
 impl Spool {
     /// Takes up what an earlier agent left.
-    pub(crate) fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, bytes_max: u64, kek: Option<LogKek>) -> io::Result<Self> {
         let spool_bytes = bytes_max.max(SPOOL_BYTES_MIN);
-        Self::open_bounded(dir, Limits { spool_bytes, segment_bytes: SEGMENT_BYTES.min(spool_bytes / 8) })
+        let limits = Limits { spool_bytes, segment_bytes: SEGMENT_BYTES.min(spool_bytes / 8) };
+        Self::open_bounded(dir, limits, kek)
     }
 
-    fn open_bounded(dir: &Path, limits: Limits) -> io::Result<Self> {
+    fn open_bounded(dir: &Path, limits: Limits, kek: Option<LogKek>) -> io::Result<Self> {
         make_directory(dir)?;
         let (mut segments, mut id, mut acked) = (VecDeque::<Segment>::new(), None, 0);
         // The number after all that may ever have been given; and whether the last segment ends as it should.
@@ -105,13 +144,21 @@ impl Spool {
                 std::fs::remove_file(&path)?;
                 continue;
             };
-            let (records, bytes) = scan(&content, first);
+            let (records, bytes) = scan(&content, &head);
             whole = bytes == length;
             damaged |= !whole;
             let left = if whole { 0 } else { (length - bytes) / RECORD_HEAD_BYTES + 1 };
             next = next.max(first + records + left);
             (id, acked) = (Some(head.spool), acked.max(head.acked));
-            segments.push_back(Segment { first, skipped: head.skipped, records, bytes });
+            let (skipped, head_bytes) = (head.skipped, head.len());
+            segments.push_back(Segment {
+                first,
+                skipped,
+                records,
+                bytes,
+                head_bytes,
+                envelope: head.envelope,
+            });
         }
         let id = match id {
             Some(id) => id,
@@ -121,16 +168,21 @@ impl Spool {
                 id
             }
         };
+        let mut sealing = None;
         let active = match segments.back() {
-            Some(last) if whole && last.end() == next => {
+            // The key of one that is sealed is gone, and one that is not does not do if it has to be.
+            Some(last) if whole && last.end() == next && last.envelope.is_none() && kek.is_none() => {
                 OpenOptions::new().append(true).open(path_of(dir, last.first))?
             }
             last => {
                 // What it cannot be told from is not appended to.
-                let skipped = next - last.map_or(1, Segment::end);
-                let head = Head { spool: id, first: next, skipped, acked };
-                let active = create(dir, &head)?;
-                segments.push_back(Segment { first: next, skipped, records: 0, bytes: HEADER_BYTES });
+                let mut skipped = next - last.map_or(1, Segment::end);
+                if last.is_some_and(|last| last.first == next) {
+                    skipped += without_empty(&mut segments);
+                }
+                let (made, active, with) = begin(dir, id, next, skipped, acked, kek.as_ref())?;
+                segments.push_back(made);
+                sealing = with;
                 active
             }
         };
@@ -144,6 +196,8 @@ impl Spool {
             cursor: None,
             torn: None,
             damaged,
+            kek,
+            sealing,
         })
     }
 
@@ -158,7 +212,7 @@ impl Spool {
     }
 
     fn last(&self) -> Segment {
-        *self.segments.back().expect("there is always one that is written to")
+        self.segments.back().cloned().expect("there is always one that is written to")
     }
 
     /// The number of the newest record.
@@ -172,13 +226,18 @@ impl Spool {
             self.begin_segment_after(left)?;
             self.torn = None;
         }
-        if self.last().records > 0 && self.last().bytes >= self.limits.segment_bytes {
+        if !self.is_as_wished() || (self.last().records > 0 && self.last().bytes >= self.limits.segment_bytes)
+        {
             self.begin_segment_after(0)?;
         }
         let begun = self.last();
         let mut written = Vec::new();
         for (number, record) in (begun.end()..).zip(records) {
-            framed(number, &record.encode_to_vec(), &mut written);
+            let record = Zeroizing::new(record.encode_to_vec());
+            match &self.sealing {
+                Some(sealing) => framed(number, &sealing.records.seal(number, &record), &mut written),
+                None => framed(number, &record, &mut written),
+            }
         }
         self.make_room(written.len() as u64)?;
         let done = self.active.write_all(&written).and_then(|()| self.active.sync_data());
@@ -196,10 +255,29 @@ impl Spool {
     }
 
     fn begin_segment_after(&mut self, skipped: u64) -> io::Result<()> {
-        let first = self.last().end() + skipped;
-        self.active = create(&self.dir, &Head { spool: self.id, first, skipped, acked: self.acked })?;
-        self.segments.push_back(Segment { first, skipped, records: 0, bytes: HEADER_BYTES });
+        let last = self.last();
+        let first = last.end() + skipped;
+        // One of the same name has nothing in it, and is replaced.
+        let is_replaced = last.first == first;
+        let skipped = if is_replaced { last.skipped } else { skipped };
+        let (made, active, sealing) =
+            begin(&self.dir, self.id, first, skipped, self.acked, self.kek.as_ref())?;
+        if is_replaced {
+            without_empty(&mut self.segments);
+        }
+        self.segments.push_back(made);
+        (self.active, self.sealing) = (active, sealing);
         self.forget()
+    }
+
+    /// Has what is written from now on sealed to this KEK, or not sealed.
+    pub(crate) fn seal_to(&mut self, kek: Option<LogKek>) {
+        self.kek = kek;
+    }
+
+    /// Whether the last segment is sealed as it is to be.
+    fn is_as_wished(&self) -> bool {
+        self.sealing.as_ref().map(|sealing| sealing.to) == self.kek.as_ref().map(LogKek::id)
     }
 
     /// Drops the oldest segments, so that so much more is within the bound.
@@ -252,7 +330,7 @@ impl Spool {
     ) -> io::Result<Option<Batch>> {
         let after = after.max(self.acked);
         let Some(segment) =
-            self.segments.iter().copied().find(|segment| segment.records > 0 && segment.end() > after + 1)
+            self.segments.iter().find(|segment| segment.records > 0 && segment.end() > after + 1).cloned()
         else {
             return Ok(None);
         };
@@ -261,18 +339,19 @@ impl Spool {
         let dropped = (start - after - 1).saturating_sub(skipped);
         if dropped > 0 {
             // In the place of the last that is missing.
-            return Ok(Some(Batch { first: start - 1, records: vec![dropped_record(dropped)] }));
+            let content = Content::Plain(vec![dropped_record(dropped)]);
+            return Ok(Some(Batch { first: start - 1, content }));
         }
         let mut file = File::open(path_of(&self.dir, segment.first))?;
         let mut at = match self.cursor {
             Some(cursor) if cursor.segment == segment.first && cursor.number == start => cursor,
-            _ => Cursor { segment: segment.first, number: segment.first, offset: HEADER_BYTES },
+            _ => Cursor { segment: segment.first, number: segment.first, offset: segment.head_bytes },
         };
         file.seek(SeekFrom::Start(at.offset))?;
         // No more than was written: what is beyond is not durable yet.
         let mut content = Vec::new();
         file.take(segment.bytes - at.offset).read_to_end(&mut content)?;
-        let (mut rest, mut records, mut bytes) = (content.as_slice(), Vec::new(), 0);
+        let (mut rest, mut records, mut bytes) = (content.as_slice(), Vec::<&[u8]>::new(), 0);
         while at.number < segment.end() && records.len() < records_max {
             let Some((payload, after)) = segment::record(rest, at.number) else { break };
             if at.number >= start {
@@ -280,8 +359,7 @@ impl Spool {
                 if bytes > bytes_max && !records.is_empty() {
                     break;
                 }
-                // What is not understood has a number all the same.
-                records.push(Record::decode(payload).unwrap_or_default());
+                records.push(payload);
             }
             at.number += 1;
             at.offset += (rest.len() - after.len()) as u64;
@@ -296,8 +374,41 @@ impl Spool {
             let error = format!("record {} of the logs is damaged", at.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
-        Ok(Some(Batch { first: start, records }))
+        let content = match &segment.envelope {
+            // What is not understood has a number all the same.
+            None => Content::Plain(
+                records.into_iter().map(|payload| Record::decode(payload).unwrap_or_default()).collect(),
+            ),
+            Some(envelope) => {
+                let records = records.into_iter().map(<[u8]>::to_vec).collect();
+                Content::Sealed { envelope: Arc::clone(envelope), records }
+            }
+        };
+        Ok(Some(Batch { first: start, content }))
     }
+}
+
+/// Begins a segment, sealed if there is a KEK.
+fn begin(
+    dir: &Path,
+    spool: [u8; 16],
+    first: u64,
+    skipped: u64,
+    acked: u64,
+    kek: Option<&LogKek>,
+) -> io::Result<(Segment, File, Option<Sealing>)> {
+    let sealing = kek.map(|kek| Sealing::begin(kek, &spool)).transpose()?;
+    let envelope = sealing.as_ref().map(|sealing| Arc::clone(&sealing.envelope));
+    let head = Head { spool, first, skipped, acked, envelope };
+    let file = create(dir, &head)?;
+    let head_bytes = head.len();
+    let made = Segment { first, skipped, records: 0, bytes: head_bytes, head_bytes, envelope: head.envelope };
+    Ok((made, file, sealing))
+}
+
+/// Takes an empty segment at the end away, for one that takes its name; with what it skipped.
+fn without_empty(segments: &mut VecDeque<Segment>) -> u64 {
+    segments.pop_back_if(|last| last.records == 0).map_or(0, |last| last.skipped)
 }
 
 fn path_of(dir: &Path, first: u64) -> PathBuf {

@@ -4,7 +4,7 @@
 //! next connection, from where the daemon says that it is.
 
 use super::record::entry;
-use super::spool::Batch;
+use super::spool::{Batch, Content};
 use super::writer::Logs;
 use crate::error::RunError;
 use crate::managed::credentials::Credentials;
@@ -14,7 +14,7 @@ use sealift_api::logs::from_agent::Body;
 use sealift_api::logs::from_daemon::Body as Said;
 use sealift_api::logs::logs_client::LogsClient;
 use sealift_api::logs::record::Severity;
-use sealift_api::logs::{self, FromAgent, FromDaemon, Hello, Records};
+use sealift_api::logs::{self, FromAgent, FromDaemon, Hello, Records, Sealed};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -110,7 +110,7 @@ impl Upload {
                     }
                 }
             };
-            let last = batch.first + batch.records.len() as u64 - 1;
+            let last = batch.first + batch.len() as u64 - 1;
             say(Body::Batch(on_the_wire(batch))).await?;
             let answer = timeout(ANSWER_TIMEOUT, answer(&mut incoming, last)).await;
             let answer = answer.map_err(|_| away("it does not answer"))?;
@@ -145,8 +145,13 @@ async fn answer(incoming: &mut Streaming<FromDaemon>, last: u64) -> Result<u64, 
 }
 
 fn on_the_wire(batch: Batch) -> logs::Batch {
-    let count = u32::try_from(batch.records.len()).unwrap_or(u32::MAX);
-    let content = logs::batch::Content::Records(Records { records: batch.records });
+    let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+    let content = match batch.content {
+        Content::Plain(records) => logs::batch::Content::Records(Records { records }),
+        Content::Sealed { envelope, records } => {
+            logs::batch::Content::Sealed(Sealed { envelope: envelope.to_vec(), records })
+        }
+    };
     logs::Batch { first: batch.first, count, content: Some(content) }
 }
 

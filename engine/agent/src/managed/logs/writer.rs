@@ -4,7 +4,7 @@
 //! write and one sync. Of what does not fit into the queue the count is kept, and told as a record.
 
 use super::record::{damaged_record, lost_record};
-use super::spool::{Batch, Spool};
+use super::spool::{Batch, LogKek, Spool};
 use sealift_api::logs::Record;
 use sealift_api::rest::limits::{LOG_BATCH_BYTES_MAX, LOG_BATCH_RECORDS_MAX};
 use std::collections::VecDeque;
@@ -48,7 +48,19 @@ struct Queue {
     since: Option<Instant>,
     lost: u64,
     orders: VecDeque<Order>,
+    /// What is written from now on is sealed to this KEK, or not sealed.
+    seal_to: Option<Option<LogKek>>,
+    /// Nothing is written before it is said how.
+    held: bool,
     ended: bool,
+}
+
+/// When writing begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    AtOnce,
+    /// With [`Logs::seal_to`]; what is never told how to be written is not.
+    OnceToldHow,
 }
 
 enum Order {
@@ -76,8 +88,13 @@ impl Shared {
 
 impl Logs {
     /// Starts the thread. `trouble` hears when the disk begins to fail.
-    pub(crate) fn start(spool: Spool, trouble: impl Fn(String) + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(
+        spool: Spool,
+        start: Start,
+        trouble: impl Fn(String) + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
+        shared.queue().held = start == Start::OnceToldHow;
         let (told, newest) = watch::channel(spool.newest());
         let (id, was_damaged) = (spool.id(), spool.was_damaged());
         let writer = Writer { shared: Arc::clone(&shared), spool, told, trouble, failing: false };
@@ -126,6 +143,13 @@ impl Logs {
         self.ask(|answer| Order::Acked(number, answer)).await.unwrap_or(Ok(()))
     }
 
+    /// Has what is written from now on sealed to this KEK, or not sealed.
+    pub(crate) fn seal_to(&self, kek: Option<LogKek>) {
+        let mut queue = self.shared.queue();
+        (queue.seal_to, queue.held) = (Some(kek), false);
+        self.shared.wake.notify_one();
+    }
+
     /// Ends the thread once everything is written.
     pub(crate) async fn close(&self) {
         let _ = self.ask(Order::Close).await;
@@ -139,6 +163,15 @@ impl Logs {
     }
 }
 
+/// What there is to do.
+struct Gathered {
+    seal_to: Option<Option<LogKek>>,
+    records: Vec<Record>,
+    lost: u64,
+    orders: VecDeque<Order>,
+    ended: bool,
+}
+
 struct Writer<F> {
     shared: Arc<Shared>,
     spool: Spool,
@@ -150,7 +183,11 @@ struct Writer<F> {
 impl<F: Fn(String)> Writer<F> {
     fn run(mut self) {
         loop {
-            let (records, lost, orders, ended) = self.gather();
+            let Gathered { seal_to, records, lost, orders, ended } = self.gather();
+            // Those that waited, too.
+            if let Some(kek) = seal_to {
+                self.spool.seal_to(kek);
+            }
             if lost > 0 || !records.is_empty() {
                 self.write(records, lost);
             }
@@ -169,7 +206,12 @@ impl<F: Fn(String)> Writer<F> {
             }
             if !closing.is_empty() || ended {
                 let left = std::mem::take(&mut *self.shared.queue());
-                self.write(left.records.into(), left.lost);
+                if let Some(kek) = left.seal_to {
+                    self.spool.seal_to(kek);
+                }
+                if !left.held {
+                    self.write(left.records.into(), left.lost);
+                }
                 for answer in closing {
                     let _ = answer.send(());
                 }
@@ -179,15 +221,16 @@ impl<F: Fn(String)> Writer<F> {
     }
 
     /// Waits for something to do.
-    fn gather(&self) -> (Vec<Record>, u64, VecDeque<Order>, bool) {
+    fn gather(&self) -> Gathered {
         let mut queue = self.shared.queue();
         loop {
-            let due = queue.since.map(|since| since + GATHER);
+            let due = queue.since.filter(|_| !queue.held).map(|since| since + GATHER);
             let now = Instant::now();
-            let is_due = due.is_some_and(|due| due <= now) || queue.records.len() >= WRITE_MAX;
+            let is_full = queue.records.len() >= WRITE_MAX && !queue.held;
+            let is_due = due.is_some_and(|due| due <= now) || is_full;
             if is_due || !queue.orders.is_empty() || queue.ended {
                 let mut records = Vec::new();
-                if is_due || queue.ended {
+                if is_due {
                     let count = queue.records.len().min(WRITE_MAX);
                     records = queue.records.drain(..count).collect();
                     if queue.records.is_empty() {
@@ -195,7 +238,13 @@ impl<F: Fn(String)> Writer<F> {
                     }
                 }
                 let lost = if records.is_empty() { 0 } else { std::mem::take(&mut queue.lost) };
-                return (records, lost, std::mem::take(&mut queue.orders), queue.ended);
+                return Gathered {
+                    seal_to: queue.seal_to.take(),
+                    records,
+                    lost,
+                    orders: std::mem::take(&mut queue.orders),
+                    ended: queue.ended,
+                };
             }
             queue = match due {
                 Some(due) => {
@@ -233,12 +282,42 @@ impl<F: Fn(String)> Writer<F> {
 #[cfg(test)]
 mod tests {
     use super::super::record::entry;
-    use super::super::spool::SPOOL_BYTES_DEFAULT;
+    use super::super::spool::tests::kek_a;
+    use super::super::spool::{Content, SPOOL_BYTES_DEFAULT};
     use super::*;
     use sealift_api::logs::record::Severity;
 
     fn logs(dir: &tempfile::TempDir) -> Logs {
-        Logs::start(Spool::open(&dir.path().join("logs"), SPOOL_BYTES_DEFAULT).unwrap(), |_| {}).unwrap()
+        Logs::start(
+            Spool::open(&dir.path().join("logs"), SPOOL_BYTES_DEFAULT, None).unwrap(),
+            Start::AtOnce,
+            |_| {},
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_on_the_disk_before_it_is_said_how() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs");
+        let begin = || {
+            let spool = Spool::open(&path, SPOOL_BYTES_DEFAULT, None).unwrap();
+            Logs::start(spool, Start::OnceToldHow, |_| {}).unwrap()
+        };
+        let logs = begin();
+        for _ in 0..WRITE_MAX + 1 {
+            logs.put(entry(Severity::Info, "agent", "never told how"));
+        }
+        assert_eq!(logs.read(0).await.unwrap(), None);
+        logs.close().await;
+        let mut logs = begin();
+        assert_eq!(logs.read(0).await.unwrap(), None);
+        logs.put(entry(Severity::Info, "agent", "a secret"));
+        logs.seal_to(Some(kek_a().0));
+        logs.after(0).await;
+        let batch = logs.read(0).await.unwrap().unwrap();
+        assert!(matches!(batch.content, Content::Sealed { .. }), "{batch:?}");
+        assert_eq!(batch.len(), 1);
     }
 
     #[tokio::test]
@@ -254,8 +333,8 @@ mod tests {
         let (mut after, mut found) = (0, Vec::new());
         while let Some(batch) = logs.read(after).await.unwrap() {
             assert_eq!(batch.first, after + 1);
-            after += batch.records.len() as u64;
-            found.extend(batch.records.into_iter().map(|record| record.message));
+            after += batch.len() as u64;
+            found.extend(batch.records().into_iter().map(|record| record.message));
             logs.acked(after).await.unwrap();
         }
         assert_eq!(found, (1..=1500).map(|number| number.to_string()).collect::<Vec<_>>());
@@ -273,13 +352,13 @@ mod tests {
             queue.since = Some(Instant::now());
         }
         logs.close().await;
-        let mut spool = Spool::open(&dir.path().join("logs"), SPOOL_BYTES_DEFAULT).unwrap();
+        let mut spool = Spool::open(&dir.path().join("logs"), SPOOL_BYTES_DEFAULT, None).unwrap();
         let newest = spool.newest();
         assert_eq!(newest, QUEUE_MAX as u64 + 1);
         let (mut after, mut texts) = (0, Vec::new());
         while let Some(batch) = spool.read(after, 1000, 1 << 20).unwrap() {
-            after += batch.records.len() as u64;
-            texts.extend(batch.records.into_iter().map(|record| record.message));
+            after += batch.len() as u64;
+            texts.extend(batch.records().into_iter().map(|record| record.message));
         }
         assert_eq!(texts.iter().filter(|text| text.starts_with("7 log records were lost")).count(), 1);
     }

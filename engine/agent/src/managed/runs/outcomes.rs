@@ -3,6 +3,7 @@
 use crate::managed::document::RunKey;
 use crate::managed::home::Home;
 use crate::managed::plan::Spec;
+use crate::managed::spool::Text;
 use data_encoding::HEXLOWER;
 use sealift_api::agent::JobStatus;
 use sealift_api::agent::job_status::State;
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::io;
 
 const FILE: &str = "outcomes.json";
+/// What is kept in the place of what a run said at its end, where that must not be on the disk.
+const SEALED: &str = "why is in this agent's log, which is sealed";
 
 /// One run's end.
 #[derive(Clone, Debug)]
@@ -42,8 +45,13 @@ pub(crate) fn load(home: &Home) -> io::Result<Vec<Outcome>> {
 }
 
 /// Replaces what is kept, durably.
-pub(crate) fn keep(home: &Home, outcomes: &[Outcome]) -> io::Result<()> {
-    let rows: Vec<Row> = outcomes.iter().map(row).collect();
+pub(crate) fn keep(home: &Home, outcomes: &[Outcome], text: Text) -> io::Result<()> {
+    let mut rows: Vec<Row> = outcomes.iter().map(row).collect();
+    if text == Text::Withheld {
+        for row in rows.iter_mut().filter(|row| !row.message.is_empty()) {
+            row.message = SEALED.to_owned();
+        }
+    }
     home.write(FILE, &serde_json::to_vec(&rows)?)
 }
 
@@ -96,12 +104,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(Some(dir.path().to_owned())).unwrap();
         let key = RunKey { job: [1; 16], run: [2; 16] };
-        let mut status =
-            JobStatus { job_id: vec![1; 16], run_id: vec![2; 16], files: 3, ..JobStatus::default() };
+        let mut status = JobStatus {
+            job_id: vec![1; 16],
+            run_id: vec![2; 16],
+            files: 3,
+            message: "why".into(),
+            ..JobStatus::default()
+        };
         status.set_state(State::Partial);
-        keep(&home, &[Outcome { key, spec: [4; 32], status: status.clone() }]).unwrap();
+        let ended = Outcome { key, spec: [4; 32], status: status.clone() };
+        keep(&home, std::slice::from_ref(&ended), Text::Plain).unwrap();
         let kept = load(&home).unwrap();
         assert_eq!((kept[0].key, kept[0].spec, &kept[0].status), (key, [4; 32], &status));
+        keep(&home, &[ended], Text::Withheld).unwrap();
+        assert_eq!(load(&home).unwrap()[0].status.message, SEALED);
         home.write(FILE, b"[{").unwrap();
         assert!(load(&home).unwrap().is_empty());
     }

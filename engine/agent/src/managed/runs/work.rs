@@ -8,11 +8,13 @@ use crate::managed::allow::{Access, AllowList, Refusal};
 use crate::managed::child::{Program, orphans::PID_FILE};
 use crate::managed::document::{Part, RunKey, Work};
 use crate::managed::home::Home;
-use crate::state::{JobName, StateDir};
+use crate::state::{JobName, StateDir, write_durably};
+use jiff::tz::TimeZone;
 use sealift_net::Cipher;
 use sealift_proto::digest::HashAlgorithm;
 use sealift_proto::keys::{RoSecret, VerifyKey};
 use sealift_proto::limits::TICKET_ADDRESSES_MAX;
+use sealift_proto::rate::Timetable;
 use sealift_proto::ticket::{Address, Ticket};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,6 +35,10 @@ pub(crate) struct Terms {
     pub(crate) data_ports: Option<(u16, u16)>,
     /// The daemon's address, and the fingerprint of its authority.
     pub(crate) daemon: (String, String),
+    /// How fast all children together may be.
+    pub(crate) limits: Timetable,
+    /// By whose time of day.
+    pub(crate) zone: TimeZone,
     /// Where its tracker is, if it has one.
     pub(crate) tracker_port: Option<NonZeroU16>,
     /// This very program.
@@ -90,7 +96,7 @@ impl Terms {
         let mut put = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         let mut last = Vec::new();
         let (stdin, port) = match &work.part {
-            Part::Source { seed } => {
+            Part::Source { seed, keks } => {
                 let job: JobName = format!("epoch-{}", work.epoch)
                     .parse()
                     .map_err(|_| Hindrance::Wrong("its epoch is none".into()))?;
@@ -102,6 +108,14 @@ impl Terms {
                 put(&["--transport", work.transport.name()]);
                 if let Some(connections) = work.connections {
                     put(&["--connections", &connections.to_string()]);
+                }
+                for kek in keks {
+                    let file = place.join(format!("kek-{}.pem", kek.fingerprint));
+                    write_durably(&file, kek.pem.as_bytes()).map_err(|error| now(&error))?;
+                    let Some(file) = file.to_str() else {
+                        return Err(Hindrance::Wrong("the state directory's path is not UTF-8".into()));
+                    };
+                    put(&["--seal-to", &format!("{}@{file}", kek.version)]);
                 }
                 (None, Some(address.port()).filter(|&port| port > 0))
             }
@@ -115,6 +129,9 @@ impl Terms {
                 put(&["--transport", work.transport.name()]);
                 if work.delete {
                     put(&["--delete"]);
+                }
+                if work.sealed {
+                    put(&["--must-seal"]);
                 }
                 if let Some(connections) = work.connections {
                     put(&["--connections", &connections.to_string()]);
@@ -194,6 +211,7 @@ mod tests {
     use super::*;
     use crate::managed::document::receive;
     use crate::managed::document::tests::{assignment, document};
+    use sealift_proto::rate::BothWays;
 
     fn terms(dir: &Path) -> Terms {
         std::fs::create_dir_all(dir.join("data")).unwrap();
@@ -204,6 +222,8 @@ mod tests {
             data_addresses: vec![],
             data_ports: None,
             daemon: ("control.example:8444".into(), "00".repeat(32)),
+            limits: Timetable::always(BothWays::default()),
+            zone: TimeZone::UTC,
             tracker_port: None,
             program: "/bin/true".into(),
         }

@@ -1,7 +1,7 @@
 //! What the data connections go over: with `auto`, some over each transport until it shows which of them serves better,
 //! and then all over that one. Pure: it is told what happens.
 
-use sealift_net::{Carrier, Transport};
+use sealift_net::{Carrier, NEAR, Transport};
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -9,8 +9,6 @@ use std::time::Duration;
 const TRIAL: Duration = Duration::from_secs(3);
 /// See [`TRIAL`].
 const TRIAL_SHORT: Duration = Duration::from_secs(1);
-/// An answer within this came over a short path.
-const SHORT: Duration = Duration::from_millis(10);
 /// What far ahead is.
 const FAR_AHEAD: u64 = 3;
 /// Less than this says nothing.
@@ -28,6 +26,8 @@ pub(super) struct Carriers {
     first: Carrier,
     /// The better one, once that is known.
     chosen: Option<Carrier>,
+    /// What was last said to be it.
+    told: Option<Carrier>,
     /// Bytes that came since both carry something.
     tcp_bytes: u64,
     quic_bytes: u64,
@@ -41,16 +41,28 @@ impl Carriers {
             Transport::Quic => Some(Carrier::Quic),
             Transport::Auto => None,
         };
-        Self { transport, first: Carrier::Quic, chosen, tcp_bytes: 0, quic_bytes: 0, begun: None }
+        Self { transport, first: Carrier::Quic, chosen, told: None, tcp_bytes: 0, quic_bytes: 0, begun: None }
     }
 
     /// The control connection is there, and its first answer took so long. Over a short path TCP loses nothing to QUIC and
     /// costs both ends less: nothing is compared, unless it turns out that TCP does not work.
     pub(super) fn opened(&mut self, carrier: Carrier, answered_in: Duration) {
         self.first = carrier;
-        if self.transport == Transport::Auto && answered_in < SHORT {
+        self.answered(answered_in);
+    }
+
+    /// So long took an answer of the sender's host. A host that is busy is late with some.
+    pub(super) fn answered(&mut self, answered_in: Duration) {
+        if self.transport == Transport::Auto && self.chosen.is_none() && answered_in < NEAR {
             self.chosen = Some(Carrier::Tcp);
         }
+    }
+
+    /// What all content goes over from now on, if that is another than was said before.
+    pub(super) fn news(&mut self) -> Option<Carrier> {
+        let news = self.chosen.filter(|chosen| self.told != Some(*chosen));
+        self.told = news.or(self.told);
+        news
     }
 
     /// What the next connection goes over, where there are so many already over each.
@@ -82,21 +94,14 @@ impl Carriers {
     }
 
     /// So many bytes came over one of them, at a time since any beginning, while so many connections are up over each.
-    /// The one that all are to go over from now on, if that is known since now.
-    pub(super) fn came(
-        &mut self,
-        carrier: Carrier,
-        bytes: u64,
-        now: Duration,
-        up: (usize, usize),
-    ) -> Option<Carrier> {
+    pub(super) fn came(&mut self, carrier: Carrier, bytes: u64, now: Duration, up: (usize, usize)) {
         if self.chosen.is_some() || up.0 == 0 || up.1 == 0 {
             self.begun = None;
-            return None;
+            return;
         }
         let Some(begun) = self.begun else {
             (self.begun, self.tcp_bytes, self.quic_bytes) = (Some(now), 0, 0);
-            return None;
+            return;
         };
         match carrier {
             Carrier::Tcp => self.tcp_bytes = self.tcp_bytes.saturating_add(bytes),
@@ -104,7 +109,7 @@ impl Carriers {
         }
         let took = now.saturating_sub(begun);
         if took < TRIAL_SHORT || self.tcp_bytes + self.quic_bytes < TRIAL_BYTES {
-            return None;
+            return;
         }
         // By connection, as there may be more of one.
         let (tcp, quic) = (self.tcp_bytes / up.0 as u64, self.quic_bytes / up.1 as u64);
@@ -113,7 +118,6 @@ impl Carriers {
             let quic_is_better = quic > tcp + tcp / QUIC_MARGIN_PART;
             self.chosen = Some(if quic_is_better { Carrier::Quic } else { Carrier::Tcp });
         }
-        self.chosen
     }
 }
 
@@ -136,9 +140,9 @@ mod tests {
         let mut carriers = Carriers::new(Transport::Auto);
         (0..50).find_map(|tenth| {
             let now = Duration::from_millis(tenth * 100);
-            let by_tcp = carriers.came(Tcp, tcp * MIB / 10, now, (2, 2));
-            let by_quic = carriers.came(Quic, quic * MIB / 10, now, (2, 2));
-            by_tcp.or(by_quic).map(|chosen| (chosen, now))
+            carriers.came(Tcp, tcp * MIB / 10, now, (2, 2));
+            carriers.came(Quic, quic * MIB / 10, now, (2, 2));
+            carriers.news().map(|chosen| (chosen, now))
         })
     }
 
@@ -160,8 +164,10 @@ mod tests {
         assert_eq!((carriers.next(0, 0), carriers.next(1, 0), carriers.next(1, 1)), (Tcp, Quic, Tcp));
         carriers.failed(Quic, 0);
         assert_eq!(carriers.next(0, 1), Tcp, "nothing is known to work");
+        assert_eq!(carriers.news(), None);
         carriers.failed(Quic, 1);
         assert_eq!(carriers.next(5, 0), Tcp);
+        assert_eq!((carriers.news(), carriers.news()), (Some(Tcp), None), "it is told once");
         assert!(carriers.leaves(Quic) && !carriers.leaves(Tcp));
         carriers.failed(Tcp, 0);
         assert_eq!((carriers.next(0, 0), carriers.leaves(Quic)), (Quic, false));

@@ -13,7 +13,7 @@ use crate::receive::local::Context;
 use crate::receive::transfer::SOURCE;
 use crate::report::Event as Told;
 use crate::swarm::{ReplicaShelf, Share};
-use sealift_net::{Backoff, Carrier, DialErrorKind};
+use sealift_net::{Backoff, Carrier, DialError, DialErrorKind};
 use sealift_proto::limits::{CREDIT_SEGMENTS_MAX, DEAD_PEER_TIMEOUT_MS, TICKET_ADDRESSES_MAX};
 use sealift_proto::manifest::SegmentSeq;
 use sealift_proto::member::NodeId;
@@ -32,6 +32,8 @@ use tokio::time::timeout;
 const CREDIT_AIM: u32 = 8;
 /// How long a dial may take before the sender is looked for elsewhere, too.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// How long the sender is looked for where its addresses are somebody else's: who has no key is told soon.
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(6);
 /// How long the sender is waited for when all is done.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub(super) struct Link {
     /// Who is at the other end, and whether that is a receiver in the place of the source.
     pub(super) node: Option<NodeId>,
     pub(super) partial: bool,
+    /// Whether others than the source were dialled, too.
+    asks_others: bool,
     /// Dials in a row that came to nothing.
     failures: u32,
     /// Segments that were asked for and have not come.
@@ -58,6 +62,8 @@ pub(super) struct Link {
     /// Since when nothing comes.
     down_since: Option<Instant>,
     last_failure: String,
+    /// Since when somebody else answers at the ticket's addresses.
+    strangers_since: Option<Instant>,
 }
 
 impl Link {
@@ -73,12 +79,14 @@ impl Link {
             snapshot: None,
             node: None,
             partial: false,
+            asks_others: false,
             failures: 0,
             credit: 0,
             open_since: now,
             has_given: false,
             down_since: Some(now),
             last_failure: "no address of the ticket was tried".into(),
+            strangers_since: None,
         }
     }
 
@@ -141,6 +149,7 @@ impl Coordinator {
                 self.link.node = welcome.member.as_ref().map(|member| member.node);
                 self.link.partial = welcome.partial;
                 self.link.failures = 0;
+                self.link.strangers_since = None;
                 self.learn_ticket(address);
                 self.finder.proved(address);
                 self.transfer.puller.bound_fetches(SOURCE, welcome.fetches_outstanding as usize);
@@ -149,6 +158,7 @@ impl Coordinator {
                 self.link.has_given = false;
                 self.slots = (0..self.options.connections).map(|_| Slot::Free(now)).collect();
                 self.reporter.tell(&Told::Connected { peer: address.to_string(), transport: carrier.name() });
+                self.tell_carrier();
             }
             Heard::Segment(bytes) => {
                 if self.link.credit == 0 {
@@ -170,6 +180,7 @@ impl Coordinator {
                 return self.closed(code, &reason);
             }
             Heard::Lost(reason) => self.link_lost(reason),
+            Heard::Broken(_, what) if self.leads_in_place() => self.leader_lost(what),
             Heard::Broken(code, what) => {
                 self.link.shut();
                 return Err(RunError::Hostile { code, what });
@@ -184,10 +195,40 @@ impl Coordinator {
                 DialErrorKind::Unreachable => self.link_lost(error.to_string()),
                 // Of several addresses one may belong to somebody else, while the right one is down.
                 _ if error.may_pass() || self.finder.had_found() => self.link_lost(error.to_string()),
+                _ if self.may_be_elsewhere(&error)? => self.link_lost(error.to_string()),
                 _ => return Err(error.into()),
             },
         }
         Ok(())
+    }
+
+    /// Whether whoever leads is, or may be, another receiver in the place of the source: what that does wrong ends nothing.
+    fn leads_in_place(&self) -> bool {
+        if self.link.open.is_some() { self.link.partial } else { self.link.asks_others }
+    }
+
+    /// Such a receiver is not asked again.
+    fn leader_lost(&mut self, reason: String) {
+        if let (Some((address, _)), Some(others)) = (self.link.open, &mut self.others) {
+            others.peers.shun(address);
+        }
+        self.link_lost(reason);
+    }
+
+    /// Whether to go on after somebody else answered at all of the ticket's addresses: the sender may have another by now,
+    /// and whoever has its address is none of ours. For a while, and where anybody can be asked.
+    fn may_be_elsewhere(&mut self, error: &DialError) -> Result<bool, RunError> {
+        if !self.finder.can_look() {
+            return Ok(false);
+        }
+        self.finder.look()?;
+        let now = Instant::now();
+        if self.link.strangers_since.is_none() {
+            let message = format!("{error}; looking for the sender elsewhere");
+            self.reporter.tell(&Told::Warning { message });
+        }
+        let since = *self.link.strangers_since.get_or_insert(now);
+        Ok(now.duration_since(since) < LOOK_ELSEWHERE.min(self.options.retry_for))
     }
 
     /// Begins to serve others, if that is wanted and has not begun.
@@ -198,7 +239,7 @@ impl Coordinator {
             .map_err(|error| RunError::Failed(format!("cannot serve others: {error}")))?;
         let shelf = Arc::new(shelf);
         self.transfer.offer(Arc::clone(&shelf));
-        let (ro, limiter) = (self.options.ticket.ro_secret.clone(), Arc::clone(&self.options.limiter));
+        let (ro, limiter) = (self.options.ticket.ro_secret.clone(), Arc::clone(&self.options.pace.up));
         self.share = Some(Share::start(
             swarm,
             &self.options.discovery,
@@ -217,7 +258,9 @@ impl Coordinator {
                 self.link_lost(format!("the sender is busy: {reason}"));
                 Ok(())
             }
-            CloseCode::ShuttingDown if self.others.as_ref().is_some_and(Others::any_open) => {
+            CloseCode::ShuttingDown
+                if self.leads_in_place() || self.others.as_ref().is_some_and(Others::any_open) =>
+            {
                 self.link_lost("the sender was stopped".to_owned());
                 Ok(())
             }
@@ -262,8 +305,13 @@ impl Coordinator {
             let others = self.lead_connections().filter(|other| other.carrier != connection.carrier);
             let up = others.filter(|other| other.up_ms.is_some()).count();
             self.carriers.failed(connection.carrier, up);
+            self.tell_carrier();
         }
         match down {
+            Down::Broken(what) if self.leads_in_place() => {
+                self.leader_lost(what);
+                return Ok(());
+            }
             Down::Broken(what) => return Err(RunError::Hostile { code: CloseCode::Protocol, what }),
             Down::Closed(Close { code, reason }) => self.link.last_failure = format!("{code:?}: {reason}"),
             Down::Failed(reason) => return Err(RunError::Failed(format!("a task failed: {reason}"))),
@@ -334,12 +382,14 @@ impl Coordinator {
         let next_segment =
             self.arrivals.as_ref().map_or(taken_up, |arrivals| arrivals.next_after_loss(taken_up));
         let member = self.swarm.as_ref().map(|swarm| swarm.member.clone());
+        self.link.asks_others = false;
         let mut addresses = self.finder.addresses(&self.options.ticket.addresses, again)?;
         if self.link.failures > 1
             && let Some(others) = &self.others
         {
             // The source is gone: another receiver may have the manifest.
             addresses.extend(others.peers.linked().into_iter().map(Address::Socket));
+            self.link.asks_others = true;
             addresses.truncate(TICKET_ADDRESSES_MAX);
         }
         let greeting = Hello { member, ..hello(Channel::Control { next_segment }) };
@@ -401,15 +451,17 @@ impl Coordinator {
         }
         let carrier = connection.carrier;
         let up = |carrier| {
-            self.connections
-                .values()
-                .filter(|other| other.carrier == carrier && other.up_ms.is_some())
-                .count()
+            self.lead_connections().filter(|other| other.carrier == carrier && other.up_ms.is_some()).count()
         };
         let up = (up(Carrier::Tcp), up(Carrier::Quic));
-        if let Some(chosen) = self.carriers.came(carrier, bytes, self.started.elapsed(), up) {
-            let message = format!("Content goes over {} from now on.", chosen.name().to_uppercase());
-            self.reporter.tell(&Told::Note { message });
+        self.carriers.came(carrier, bytes, self.started.elapsed(), up);
+        self.tell_carrier();
+    }
+
+    /// Says what content comes over, once that is known.
+    pub(super) fn tell_carrier(&mut self) {
+        if let Some(carrier) = self.carriers.news() {
+            self.reporter.tell(&Told::Content { transport: carrier.name() });
         }
     }
 
@@ -418,7 +470,10 @@ impl Coordinator {
     pub(super) fn move_connections(&mut self, now: Instant) {
         let mut gone = Vec::new();
         for (id, connection) in &mut self.connections {
-            if connection.of == 0 && self.carriers.leaves(connection.carrier) {
+            if !self.carriers.leaves(connection.carrier) {
+                // The other one did not work out.
+                connection.leaves = None;
+            } else if connection.of == 0 {
                 let since = *connection.leaves.get_or_insert(now);
                 let owes = connection.owed_since_ms.load(Ordering::Relaxed) != NOTHING_OWED;
                 if !owes || now.duration_since(since) >= LEAVE {

@@ -78,9 +78,11 @@ impl Coordinator {
     /// Learns of others who serve.
     pub(super) fn learn(&mut self, told: Vec<Peer>) {
         let now = Instant::now();
+        let ours = self.swarm.as_ref().map(|swarm| swarm.member.label.clone()).unwrap_or_default();
         if let Some(others) = &mut self.others {
-            for Peer { node, address } in told {
-                others.peers.learn(address, Some(node), now);
+            for Peer { node, address, label } in told {
+                let distance = Distance::between(ours.as_str(), label.as_str());
+                others.peers.learn(address, Some(node), distance, now);
             }
         }
     }
@@ -94,7 +96,7 @@ impl Coordinator {
                 if let Address::Socket(address) = address
                     && *address != lead
                 {
-                    others.peers.learn(*address, None, at);
+                    others.peers.learn(*address, None, Distance::Zone, at);
                 }
             }
         }
@@ -118,7 +120,7 @@ impl Coordinator {
         let Some(swarm) = &self.swarm else { return };
         if let (Some(others), Some(share)) = (&mut self.others, &self.share) {
             for address in share.take_found() {
-                others.peers.learn(address, None, now);
+                others.peers.learn(address, None, Distance::Zone, now);
             }
         }
         // Until the snapshot is known, nobody can be told whether theirs is the same.
@@ -291,9 +293,11 @@ impl Coordinator {
             id,
             address,
             carrier,
+            // What serves the lead better is found out by comparing.
+            or_near: of != 0,
             session,
             dialer: self.dialer.clone(),
-            limiter: Arc::clone(&self.options.limiter),
+            limiter: Arc::clone(&self.options.pace.down),
             algorithm,
             replica: Arc::clone(&self.context.replica),
             events: self.events_in.clone(),

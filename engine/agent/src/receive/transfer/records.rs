@@ -3,7 +3,6 @@
 use super::content::WRONG_ROOT;
 use super::{Preparation, Transfer};
 use crate::preserve::Aspect;
-use crate::receive::Owners;
 use crate::receive::entries::{DirectoryEntry, FileEntry, Metadata, Special, Stage, metadata, time};
 use crate::receive::place::make_way;
 use crate::report::Event;
@@ -14,7 +13,6 @@ use sealift_proto::path::SafePath;
 use sealift_proto::transfer::assembly::Assembly;
 use sealift_proto::{digest, manifest};
 use sealift_store::{Attributed, EntryKind, EntryRow, EntryWhat, Linked, MadeDirectory, link_target_hash};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A file that the source found changed is given up when the manifest says nothing more of it for so long.
@@ -186,10 +184,7 @@ impl Transfer {
     }
 
     pub(super) fn resolve(&self, attributes: &manifest::Attributes) -> Option<Attributed> {
-        let Owners { mapper, tally } = &self.owners;
-        let (resolved, dropped) = mapper.resolve(attributes);
-        tally.add(dropped);
-        mapper.kinds().any().then(|| Attributed::new(Arc::clone(mapper), Arc::clone(tally), resolved))
+        self.owners.attributed(attributes)
     }
 
     pub(super) fn metadata(&mut self, path: Option<&SafePath>, of: &manifest::Metadata) -> Metadata {

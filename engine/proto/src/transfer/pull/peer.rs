@@ -117,17 +117,31 @@ pub(super) struct Pace {
     answered_ms: u64,
     /// How often it has answered.
     answers: usize,
+    /// The shortest time from a question to the end of its answer.
+    least_millis: Option<u64>,
     /// Whether its latest answer is overdue.
     late: bool,
 }
+
+/// Answers of which the older half counts half as much as the newer: a path's rate grows while it is found, and what is asked
+/// for must not be what it grows to.
+const YOUNG_ANSWERS: usize = 16;
+/// Fetches to have unanswered at a time, at least: a long path must have something to carry until the first are answered.
+const WINDOW_MIN: usize = 4;
+/// Shortest times that are asked for ahead, beyond [`limits::SWARM_AHEAD_MS`]: over a long path that loses, some of what has
+/// been sent waits a few round trips for what was lost before it.
+const LEAST_TIMES: u64 = 4;
 
 impl Pace {
     /// A fetch was answered that was asked for at `asked_ms`.
     pub(super) fn answered(&mut self, bytes: u64, asked_ms: u64, now_ms: u64) {
         // What was asked for ahead began when the answer before it was whole.
         let took = now_ms.saturating_sub(asked_ms.max(self.answered_ms));
-        self.bytes = self.bytes / 8 * 7 + bytes;
-        self.millis = self.millis * 7 / 8 + took;
+        let waited = now_ms.saturating_sub(asked_ms);
+        self.least_millis = Some(self.least_millis.map_or(waited, |least| least.min(waited)));
+        let (kept, of) = if self.answers < YOUNG_ANSWERS { (1, 2) } else { (7, 8) };
+        self.bytes = self.bytes / of * kept + bytes;
+        self.millis = self.millis * kept / of + took;
         self.answered_ms = now_ms;
         self.answers = self.answers.saturating_add(1);
         self.late = false;
@@ -154,10 +168,11 @@ impl Pace {
         if self.late {
             return 1;
         }
-        let ahead = self.bytes.saturating_mul(limits::SWARM_AHEAD_MS) / self.millis.max(1);
+        let ahead_ms = limits::SWARM_AHEAD_MS + LEAST_TIMES * self.least_millis.unwrap_or(0);
+        let ahead = self.bytes.saturating_mul(ahead_ms) / self.millis.max(1);
         let fetches = usize::try_from(ahead / limits::RUN_BYTES_MAX as u64).unwrap_or(usize::MAX);
         // The first answers may come out of a burst that a limit of rate allows, and say little.
-        fetches.saturating_add(1).clamp(2, self.answers.saturating_add(2))
+        fetches.saturating_add(1).clamp(WINDOW_MIN, self.answers.saturating_mul(3).saturating_add(WINDOW_MIN))
     }
 }
 
@@ -308,21 +323,35 @@ mod tests {
     #[test]
     fn a_fast_peer_is_asked_for_more_ahead_and_a_late_one_for_little() {
         let mut pace = Pace::default();
-        assert_eq!((pace.window(), pace.millis_of(1)), (2, None));
-        for answer in 1..20 {
-            pace.answered(1 << 20, 0, 10 * answer);
+        assert_eq!((pace.window(), pace.millis_of(1)), (WINDOW_MIN, None));
+        for answer in 1..8 {
+            pace.answered(1 << 20, 10 * (answer - 1), 10 * answer);
         }
-        assert_eq!(pace.window(), 21, "two beyond what it has answered");
-        for answer in 20..100 {
-            pace.answered(1 << 20, 0, 10 * answer);
+        assert_eq!(pace.window(), 25, "a few beyond what it has answered");
+        for answer in 8..100 {
+            pace.answered(1 << 20, 10 * (answer - 1), 10 * answer);
         }
-        assert!((45..=55).contains(&pace.window()), "{}", pace.window());
+        assert!((54..=62).contains(&pace.window()), "{}", pace.window());
         assert!(matches!(pace.millis_of(10 << 20), Some(90..=110)));
         pace.overdue();
         assert_eq!(pace.window(), 1);
         for answer in 1..20 {
             pace.answered(1 << 20, 0, 1000 + 2000 * answer);
         }
-        assert_eq!(pace.window(), 2);
+        assert_eq!(pace.window(), WINDOW_MIN);
+    }
+
+    #[test]
+    fn over_a_long_path_more_is_asked_for_ahead() {
+        let window = |waited: u64| {
+            let mut pace = Pace::default();
+            for answer in 1..100_u64 {
+                pace.answered(1 << 20, 1000 + 40 * answer - waited, 1000 + 40 * answer);
+            }
+            pace.window()
+        };
+        // At 25 MiB/s: half a second's worth, and four times what an answer takes.
+        assert!((16..=18).contains(&window(40)), "{}", window(40));
+        assert!((32..=36).contains(&window(200)), "{}", window(200));
     }
 }
