@@ -21,6 +21,7 @@ mod limits;
 mod links;
 mod manifest_file;
 mod metadata;
+mod nameless;
 mod probe;
 mod publish;
 mod remove;

@@ -38,6 +38,8 @@ pub(crate) const REPLACE_TRIES_MAX: u32 = 16;
 pub(crate) const SYNC_EACH_FILES_MAX: usize = 16;
 /// Directories a batch syncs one by one; a larger one syncs the file system once.
 pub(crate) const SYNC_EACH_DIRECTORIES_MAX: usize = 64;
+/// Small files that wait for their place without a name, each with a descriptor.
+pub(crate) const NAMELESS_FILES_MAX: usize = 4096;
 /// The longest name of a staged file.
 pub(crate) const STAGED_NAME_BYTES_MAX: usize = 64;
 /// Segments in one manifest file; the place of each is held in memory while it is written.

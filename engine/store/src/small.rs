@@ -9,11 +9,11 @@ use crate::error::FileError;
 use crate::faults::{self, Op, guard};
 use crate::limits::READ_SMALL_BYTES_MAX;
 use crate::metadata;
-use crate::publish::Ready;
+use crate::publish::{Durability, Ready};
 use crate::replica::Replica;
 use crate::ring::pool::PoolBuf;
 use crate::source::Source;
-use crate::staging::{Allocation, StagedFile};
+use crate::staging::StagedFile;
 use crate::stat::{FileStat, Timestamp};
 use sealift_proto::block::FileId;
 use sealift_proto::path::SafePath;
@@ -143,20 +143,24 @@ pub struct SmallWrite {
 
 impl Replica {
     /// Stages small files whole, with their metadata, from the filled part of one buffer. Result `i` is that of
-    /// `files[i]`, to be handed to [`Replica::publish`]; no descriptor is held meanwhile.
+    /// `files[i]`, to be handed to [`Replica::publish`] with the same durability; few descriptors are held meanwhile.
     ///
     /// # Errors
     /// For each file: what the file system says.
     ///
     /// # Panics
     /// If a content is not within what is filled.
-    pub fn write_small(&self, files: Vec<SmallWrite>, buf: &PoolBuf) -> Vec<Result<Ready, FileError>> {
+    pub fn write_small(
+        &self,
+        files: Vec<SmallWrite>,
+        buf: &PoolBuf,
+        durability: Durability,
+    ) -> Vec<Result<Ready, FileError>> {
         files
             .into_iter()
             .map(|file| {
                 let content = &buf.as_slice()[file.content];
-                let mut staged =
-                    StagedFile::create(self.staging(), file.id, &file.path, 0, Allocation::Sparse)?;
+                let mut staged = StagedFile::create_small(self.staging(), file.id, &file.path, durability)?;
                 faults::write_all_at(staged.file(), content, 0)
                     .and_then(|()| match &file.attributes {
                         Some(attributes) => attributes.apply(staged.file(), file.mode),
@@ -174,7 +178,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Durability;
+    use crate::publish::Expected;
     use crate::replica::ReplicaId;
     use crate::ring::pool::{BufferPool, PoolConfig};
     use std::fs;
@@ -242,37 +246,100 @@ mod tests {
         assert!(buf.is_empty());
     }
 
+    /// Small files `d/0`, `d/1`, …, each with its number as content.
+    fn numbered(count: u16, buf: &mut PoolBuf) -> Vec<SmallWrite> {
+        let file = |i: u16| {
+            let start = buf.len();
+            buf.put_slice(&i.to_le_bytes());
+            SmallWrite {
+                id: FileId(i.into()),
+                path: path(&format!("d/{i}")),
+                content: start..start + 2,
+                mode: 0o440,
+                mtime: Timestamp { seconds: i64::from(i), nanos: 7 },
+                attributes: None,
+            }
+        };
+        (0..count).map(file).collect()
+    }
+
     #[test]
     fn thousands_of_small_files_are_written_and_published() {
-        let dir = tempfile::tempdir().unwrap();
-        let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
-        replica.make_directory(&path("d")).unwrap();
-        let mut buf = buffer();
-        // More than a usual limit on open files.
-        let files: Vec<_> = (0..3000_u16)
-            .map(|i| {
-                let start = buf.len();
-                buf.put_slice(&i.to_le_bytes());
-                SmallWrite {
-                    id: FileId(i.into()),
-                    path: path(&format!("d/{i}")),
-                    content: start..start + 2,
-                    mode: 0o640,
-                    mtime: Timestamp { seconds: i64::from(i), nanos: 7 },
-                    attributes: None,
+        for durability in [Durability::Synced, Durability::Unsynced] {
+            let dir = tempfile::tempdir().unwrap();
+            let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
+            replica.make_directory(&path("d")).unwrap();
+            let mut buf = buffer();
+            // More than a usual limit on open files.
+            let files = numbered(3000, &mut buf);
+            let ready: Vec<_> =
+                replica.write_small(files, &buf, durability).into_iter().map(Result::unwrap).collect();
+            for result in replica.publish(ready, durability) {
+                result.unwrap();
+            }
+            for i in 0..3000_u16 {
+                let name = dir.path().join(format!("d/{i}"));
+                assert_eq!(fs::read(&name).unwrap(), i.to_le_bytes());
+                let stat = fs::metadata(&name).unwrap();
+                assert_eq!((stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o440, i.into(), 7));
+            }
+            replica.close().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_at_their_place_is_replaced_if_it_is_what_was_expected() {
+        for durability in [Durability::Synced, Durability::Unsynced] {
+            let dir = tempfile::tempdir().unwrap();
+            let replica = Replica::open(dir.path(), ReplicaId([7; 16])).unwrap();
+            replica.make_directory(&path("d")).unwrap();
+            let at = |name: &str| dir.path().join("d").join(name);
+            let old: Vec<_> = ["1", "3", "4", "6"].into_iter().map(|name| (name, at(name))).collect();
+            old.iter().for_each(|(name, at)| fs::write(at, format!("old {name}")).unwrap());
+            fs::create_dir(at("2")).unwrap();
+            let version = |name: &str| {
+                let (_, stat) = replica.open_existing(&path(&format!("d/{name}"))).unwrap();
+                Expected::Version(stat)
+            };
+            let expected = [
+                Expected::Missing,
+                Expected::Anything,
+                Expected::Anything,
+                version("3"),
+                version("3"),
+                version("6"),
+                Expected::Missing,
+            ];
+            let mut buf = buffer();
+            let files = numbered(7, &mut buf);
+            let ready = replica.write_small(files, &buf, durability).into_iter().map(Result::unwrap);
+            let ready: Vec<_> = ready.zip(expected).map(|(ready, expected)| ready.expect(expected)).collect();
+            for ready in &ready {
+                let mut content = [0; 2];
+                faults::read_exact_at(&ready.open_from_disk().unwrap(), &mut content, 0).unwrap();
+                assert_eq!(path(&format!("d/{}", u16::from_le_bytes(content))), *ready.path());
+            }
+            let results = replica.publish(ready, durability);
+            // Another file, one that is missing, and one that is there.
+            assert_eq!(
+                results.iter().map(Result::is_ok).collect::<Vec<_>>(),
+                [true, true, true, true, false, false, false]
+            );
+            for (i, result) in results.into_iter().enumerate() {
+                match result {
+                    Ok(stat) => {
+                        assert_eq!(
+                            fs::read(at(&i.to_string())).unwrap(),
+                            u16::try_from(i).unwrap().to_le_bytes()
+                        );
+                        assert_eq!(fs::metadata(at(&i.to_string())).unwrap().ino(), stat.inode);
+                    }
+                    Err(error) => assert!(matches!(error, FileError::Changed { .. }), "{error}"),
                 }
-            })
-            .collect();
-        let ready: Vec<_> = replica.write_small(files, &buf).into_iter().map(Result::unwrap).collect();
-        for result in replica.publish(ready, Durability::Synced) {
-            result.unwrap();
+            }
+            assert_eq!(fs::read(at("4")).unwrap(), b"old 4");
+            assert_eq!(fs::read(at("6")).unwrap(), b"old 6");
+            assert_eq!(fs::read_dir(dir.path().join(".sealift/staging")).unwrap().count(), 0);
         }
-        for i in 0..3000_u16 {
-            let name = dir.path().join(format!("d/{i}"));
-            assert_eq!(fs::read(&name).unwrap(), i.to_le_bytes());
-            let stat = fs::metadata(&name).unwrap();
-            assert_eq!((stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o640, i.into(), 7));
-        }
-        replica.close().unwrap();
     }
 }

@@ -8,7 +8,8 @@ use crate::direct::{Direct, WriteTarget};
 use crate::error::FileError;
 use crate::faults::{Op, guard};
 use crate::limits::{REPLACE_TRIES_MAX, STAGED_NAME_BYTES_MAX};
-use crate::publish::Expected;
+use crate::nameless::{NamelessFile, NamelessFiles};
+use crate::publish::{Durability, Expected};
 use crate::root::{ParentDir, openat2};
 use crate::stat::{self, FileStat};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
@@ -40,6 +41,7 @@ pub(crate) struct Staging {
     /// What makes the names of this run differ from those of all others.
     run: u64,
     counter: AtomicU64,
+    nameless: NamelessFiles,
     /// Whether names were made since the directory was last synced.
     names_unsynced: AtomicBool,
     /// Held while the file system is synced, so that a failure is counted before the next sync can succeed.
@@ -65,6 +67,7 @@ impl Staging {
             // Its keys are drawn from the operating system's randomness.
             run: RandomState::new().hash_one(std::process::id()),
             counter: AtomicU64::new(0),
+            nameless: NamelessFiles::new(),
             names_unsynced: AtomicBool::new(false),
             syncing: Mutex::new(()),
             sync_failures: AtomicU64::new(0),
@@ -82,9 +85,17 @@ impl Staging {
 
     /// A name that nothing has ever had, for whoever creates it.
     pub(crate) fn fresh_name(self: &Arc<Self>, label: impl std::fmt::Display) -> StagedName {
+        StagedName {
+            staging: Arc::clone(self),
+            name: self.fresh_text(label),
+            made: Made::Nothing,
+            kept: false,
+        }
+    }
+
+    fn fresh_text(&self, label: impl std::fmt::Display) -> String {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{label}.{:016x}.{number}", self.run);
-        StagedName { staging: Arc::clone(self), name, exists: false, kept: false }
+        format!("{label}.{:016x}.{number}", self.run)
     }
 
     /// Whether a name was made by this run.
@@ -156,8 +167,19 @@ fn address(file: &Arc<File>) -> usize {
 pub(crate) struct StagedName {
     staging: Arc<Staging>,
     name: String,
-    exists: bool,
+    made: Made,
     kept: bool,
+}
+
+/// What there is of a [`StagedName`].
+#[derive(Debug)]
+enum Made {
+    /// Nothing yet, or nothing any more.
+    Nothing,
+    /// What has the name.
+    Named,
+    /// A file that is to have it if it cannot get its last name at once.
+    Nameless(NamelessFile),
 }
 
 impl StagedName {
@@ -171,7 +193,7 @@ impl StagedName {
 
     /// From now on there is something to remove.
     pub(crate) fn created(&mut self) {
-        self.exists = true;
+        self.made = Made::Named;
     }
 
     fn keep(&mut self, kept: bool) {
@@ -203,7 +225,7 @@ impl StagedName {
             }
             match guard(Op::Rename, || self.rename(parent, name, expected)) {
                 Ok(()) => {
-                    self.exists = false;
+                    self.made = Made::Nothing;
                     if self.kept {
                         self.keep(false);
                     }
@@ -228,8 +250,18 @@ impl StagedName {
         Err(changed())
     }
 
-    fn rename(&self, parent: &ParentDir, name: &[u8], expected: &Expected) -> rustix::io::Result<()> {
+    fn rename(&mut self, parent: &ParentDir, name: &[u8], expected: &Expected) -> rustix::io::Result<()> {
         let staging = self.staging.dir();
+        if let Made::Nameless(file) = &self.made {
+            match (file.link(parent, name), expected) {
+                (Err(Errno::EXIST), Expected::Anything | Expected::Version(_)) => {
+                    // Only a rename replaces.
+                    file.link(staging, self.name.as_bytes())?;
+                    self.made = Made::Named;
+                }
+                (result, _) => return result,
+            }
+        }
         if *expected != Expected::Missing {
             return rustix::fs::renameat(staging, &self.name, parent, name);
         }
@@ -260,7 +292,7 @@ fn is_version(parent: &ParentDir, name: &[u8], version: &FileStat) -> rustix::io
 
 impl Drop for StagedName {
     fn drop(&mut self) {
-        if self.exists && !self.kept {
+        if matches!(self.made, Made::Named) && !self.kept {
             let unlink = || rustix::fs::unlinkat(self.staging.dir(), &self.name, AtFlags::empty());
             let _ = guard(Op::Unlink, unlink);
         }
@@ -304,6 +336,29 @@ impl StagedFile {
         Ok(Self { file, inode: None, name, sync_failures, address: None, direct: None })
     }
 
+    /// Creates an empty file, 0600, that is to be small. One that is not going to be synced has no name, if that can be.
+    pub(crate) fn create_small(
+        staging: &Arc<Staging>,
+        id: FileId,
+        path: &SafePath,
+        durability: Durability,
+    ) -> Result<Self, FileError> {
+        if durability == Durability::Unsynced {
+            let sync_failures = staging.sync_failures();
+            let nameless = staging
+                .nameless
+                .create(staging.dir(), || staging.fresh_text("nameless"))
+                .map_err(|source| FileError::from_io_in(path, source, staging.dir()))?;
+            if let Some(nameless) = nameless {
+                let file = Some(Arc::clone(nameless.file()));
+                let mut name = staging.fresh_name(id);
+                name.made = Made::Nameless(nameless);
+                return Ok(Self { file, inode: None, name, sync_failures, address: None, direct: None });
+            }
+        }
+        Self::create(staging, id, path, 0, Allocation::Sparse)
+    }
+
     /// Takes up a file that an earlier run kept; `None` if it is not there, is another one or of another size, or
     /// somebody holds it already.
     pub(crate) fn adopt(
@@ -326,7 +381,8 @@ impl StagedFile {
             }
             held.kept.insert(name.into());
         }
-        let name = StagedName { staging: Arc::clone(staging), name: name.into(), exists: true, kept: true };
+        let name =
+            StagedName { staging: Arc::clone(staging), name: name.into(), made: Made::Named, kept: true };
         let mut staged = Self {
             file: Some(Arc::new(file)),
             inode: None,
@@ -401,6 +457,9 @@ impl StagedFile {
 
     /// A descriptor of its own for reading, also after [`Self::close`], and also if the file's mode forbids it.
     pub(crate) fn reopen(&self) -> io::Result<OwnedFd> {
+        if let Made::Nameless(file) = &self.name.made {
+            return Ok(file.file().try_clone()?.into());
+        }
         let (dir, name) = (self.name.staging().dir(), self.name.as_str());
         let open = || {
             openat2(dir, name.as_bytes(), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
@@ -418,9 +477,12 @@ impl StagedFile {
         }
     }
 
-    /// Gives up the descriptor, so that a batch of thousands of small files needs few.
+    /// Gives up the descriptor, so that a batch of thousands of small files needs few. A file without a name keeps its own.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         self.direct = None;
+        if let Made::Nameless(_) = self.name.made {
+            return Ok(());
+        }
         if let Some(file) = self.file.take() {
             self.inode = Some(FileStat::of(&file)?.inode);
         }

@@ -102,7 +102,7 @@ async fn run(io: &BlockIo, dir: &Path) -> Result<(), String> {
         mtime: TIME,
         attributes: None,
     };
-    for ready in replica.write_small(vec![small], &buf) {
+    for ready in replica.write_small(vec![small], &buf, Durability::Synced) {
         batch.push(ready.map_err(|error| text(&error))?);
     }
     fault_point("index").map_err(|error| text(&error))?;

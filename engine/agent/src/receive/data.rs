@@ -23,7 +23,8 @@ use sealift_proto::wire::{
     Welcome,
 };
 use sealift_store::{
-    BlockIo, Piece, PoolBuf, Ready, Replica, SmallWrite, WriteTarget, hash_pieces, ranges_to_write,
+    BlockIo, Durability, Piece, PoolBuf, Ready, Replica, SmallWrite, WriteTarget, hash_pieces,
+    ranges_to_write,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -63,6 +64,8 @@ pub struct Task {
     pub algorithm: HashAlgorithm,
     /// Where files go.
     pub replica: Arc<Replica>,
+    /// Whether they are synced there.
+    pub durability: Durability,
     /// Who is told.
     pub events: mpsc::Sender<Event>,
     /// When anything was last heard: milliseconds since `started`.
@@ -471,8 +474,8 @@ impl Verify {
         }
         let (at, writes): (Vec<_>, Vec<_>) = whole.into_iter().unzip();
         let ids: Vec<_> = writes.iter().map(|write| write.id).collect();
-        let replica = Arc::clone(&self.task.replica);
-        let results = self.io.blocking(move || replica.write_small(writes, &buf)).await;
+        let (replica, durability) = (Arc::clone(&self.task.replica), self.task.durability);
+        let results = self.io.blocking(move || replica.write_small(writes, &buf, durability)).await;
         for ((at, id), result) in at.into_iter().zip(ids).zip(results) {
             match result {
                 Ok(ready) => fetched.ready.push((id, ready)),

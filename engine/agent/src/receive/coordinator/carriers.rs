@@ -26,6 +26,8 @@ pub(super) struct Carriers {
     first: Carrier,
     /// The better one, once that is known.
     chosen: Option<Carrier>,
+    /// What was chosen and then failed.
+    dropped: Option<Carrier>,
     /// What was last said to be it.
     told: Option<Carrier>,
     /// Bytes that came since both carry something.
@@ -41,12 +43,25 @@ impl Carriers {
             Transport::Quic => Some(Carrier::Quic),
             Transport::Auto => None,
         };
-        Self { transport, first: Carrier::Quic, chosen, told: None, tcp_bytes: 0, quic_bytes: 0, begun: None }
+        Self {
+            transport,
+            first: Carrier::Quic,
+            chosen,
+            dropped: None,
+            told: None,
+            tcp_bytes: 0,
+            quic_bytes: 0,
+            begun: None,
+        }
     }
 
     /// The control connection is there, and its first answer took so long. Over a short path TCP loses nothing to QUIC and
     /// costs both ends less: nothing is compared, unless it turns out that TCP does not work.
     pub(super) fn opened(&mut self, carrier: Carrier, answered_in: Duration) {
+        if self.chosen == Some(other(carrier)) {
+            // When the last one broke: perhaps what was chosen does not work any more.
+            self.failed(other(carrier), 0);
+        }
         self.first = carrier;
         self.answered(answered_in);
     }
@@ -83,8 +98,11 @@ impl Carriers {
     pub(super) fn failed(&mut self, carrier: Carrier, others: usize) {
         if self.transport == Transport::Auto {
             self.chosen = match self.chosen {
-                // It worked before: they are compared again.
-                Some(chosen) if chosen == carrier => None,
+                // It worked before: they are compared again, if both still do.
+                Some(chosen) if chosen == carrier => {
+                    self.dropped = Some(carrier);
+                    None
+                }
                 None if others > 0 => Some(other(carrier)),
                 chosen => chosen,
             };
@@ -97,6 +115,9 @@ impl Carriers {
     pub(super) fn came(&mut self, carrier: Carrier, bytes: u64, now: Duration, up: (usize, usize)) {
         if self.chosen.is_some() || up.0 == 0 || up.1 == 0 {
             self.begun = None;
+            if self.chosen.is_none() && self.dropped == Some(other(carrier)) {
+                self.chosen = Some(carrier);
+            }
             return;
         }
         let Some(begun) = self.begun else {
@@ -171,6 +192,33 @@ mod tests {
         assert!(carriers.leaves(Quic) && !carriers.leaves(Tcp));
         carriers.failed(Tcp, 0);
         assert_eq!((carriers.next(0, 0), carriers.leaves(Quic)), (Quic, false));
+    }
+
+    #[test]
+    fn what_alone_gives_something_after_the_chosen_one_failed_is_chosen() {
+        let mut carriers = Carriers::new(Transport::Auto);
+        carriers.came(Tcp, 1, Duration::ZERO, (1, 0));
+        assert_eq!(carriers.news(), None, "the other one may yet come");
+        carriers.failed(Tcp, 1);
+        assert_eq!(carriers.news(), Some(Quic));
+        carriers.failed(Quic, 0);
+        carriers.came(Tcp, 1, Duration::ZERO, (1, 1));
+        assert_eq!(carriers.news(), None, "some over the other are up: they are compared");
+        carriers.came(Tcp, 1, Duration::ZERO, (1, 0));
+        assert_eq!(carriers.news(), Some(Tcp));
+    }
+
+    #[test]
+    fn a_session_that_comes_back_over_the_other_one_tries_that_first() {
+        let mut carriers = Carriers::new(Transport::Auto);
+        carriers.failed(Tcp, 1);
+        assert_eq!(carriers.news(), Some(Quic));
+        carriers.opened(Tcp, Duration::from_millis(50));
+        assert_eq!((carriers.next(0, 0), carriers.next(1, 0)), (Tcp, Quic));
+        carriers.came(Tcp, 1, Duration::ZERO, (1, 0));
+        assert_eq!(carriers.news(), Some(Tcp));
+        carriers.opened(Quic, Duration::from_millis(2));
+        assert_eq!((carriers.next(0, 0), carriers.news()), (Tcp, None), "over a short path it stays");
     }
 
     #[test]

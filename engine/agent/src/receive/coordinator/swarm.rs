@@ -300,6 +300,7 @@ impl Coordinator {
             limiter: Arc::clone(&self.options.pace.down),
             algorithm,
             replica: Arc::clone(&self.context.replica),
+            durability: self.options.durability,
             events: self.events_in.clone(),
             heard_ms: Arc::clone(&heard_ms),
             owed_since_ms: Arc::clone(&owed_since_ms),
