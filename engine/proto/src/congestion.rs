@@ -27,7 +27,10 @@ const UP_GAIN: f64 = 1.25;
 /// After that.
 const DOWN_GAIN: f64 = 0.9;
 /// While others keep the queue filled: whoever keeps to the link's own room gets nothing beside them.
-const COMPETE_GAIN: f64 = 2.0;
+const COMPETE_GAIN: f64 = 2.5;
+/// A queue takes longer than this part of the shortest round trip, even in the shortest of a round. Who comes to a link that others
+/// fill knows no shorter one than theirs, and sees but how that grows and shrinks.
+const QUEUE_PART: f64 = 0.14;
 /// A queue that is there so often when ours should have drained is filled by others.
 const COMPETE_CYCLES: u32 = 2;
 /// Of a scavenger: its own packets must not be what it takes for others'.
@@ -284,7 +287,7 @@ impl LinkModel {
             _ => 0,
         };
         let least = float(self.min_rtt.unwrap_or(0));
-        let queues = float(waited) > 0.25 * least + 2.0 * SPARE_MICROS;
+        let queues = float(waited) > QUEUE_PART * least + 2.0 * SPARE_MICROS;
         if self.temper == Temper::Scavenger && !matches!(self.phase, Phase::Startup | Phase::Drain) {
             let yields = float(waited) > 0.04 * least + 1000.0;
             self.share =
@@ -302,7 +305,8 @@ impl LinkModel {
             Phase::Cruise { .. } if now > self.min_rtt_at + MIN_RTT_WINDOW => {
                 Phase::Probe { rounds: 0, rtt: None }
             }
-            Phase::Drain | Phase::Down if float(self.in_flight) <= self.link_bytes() => {
+            // What is spare of a slow link is more than what a gain takes away.
+            Phase::Drain | Phase::Down if self.in_flight <= whole(self.link_bytes()).max(self.window()) => {
                 // What is left of a queue is not ours; but others of our kind need some time until they see that, too.
                 self.queued_cycles = if queues { self.queued_cycles + 1 } else { 0 };
                 self.competes = self.queued_cycles >= COMPETE_CYCLES;

@@ -349,10 +349,21 @@ fn two_share_a_link() {
 
 #[test]
 fn beside_cubic_neither_starves() {
-    let link = Link { loss: 0.0, ..LONG };
-    let outcomes = run(link, vec![(fair(), 0), (Control::Cubic(Cubic::new()), 1)], 15, 60);
-    println!("{outcomes:?}");
-    assert!(outcomes.iter().all(|outcome| outcome.share > 0.25), "{outcomes:?}");
+    for (mbit, delay, queue) in [
+        (200.0, 50_000, 100_000),
+        (200.0, 50_000, 50_000),
+        (200.0, 50_000, 200_000),
+        (50.0, 10_000, 40_000),
+        (1000.0, 20_000, 40_000),
+    ] {
+        let link = Link { mbit, delay, queue, loss: 0.0, ..LONG };
+        for (begins, cubic_begins) in [(0, 1), (5, 0), (0, 4)] {
+            let flows = vec![(fair(), begins), (Control::Cubic(Cubic::new()), cubic_begins)];
+            let outcomes = run(link, flows, 15, 60);
+            println!("{outcomes:?}");
+            assert!(outcomes.iter().all(|outcome| outcome.share > 0.2), "{outcomes:?}");
+        }
+    }
 }
 
 #[test]

@@ -204,7 +204,9 @@ fn keeps_changing(bytes: usize, rest_ms: u64, change: impl Fn(&Path, u64) + Sync
                 // Named, unless it was not there at that moment.
                 Err(_) if received.code == Some(3) => {
                     println!("it was named");
-                    assert_eq!(received.problems(), ["restless"]);
+                    // Once for each version that was to be had, of which there may be several.
+                    let named = received.problems();
+                    assert!(!named.is_empty() && named.iter().all(|name| *name == "restless"), "{named:?}");
                 }
                 Err(_) => println!("it was not there"),
             }

@@ -170,15 +170,17 @@ fn an_answer_that_is_lost_is_asked_for_again_and_the_thing_is_done_once() {
     let cutting = Arc::new(AtomicBool::new(false));
     let plan = {
         let cutting = Arc::clone(&cutting);
-        // The last pieces that a command's connection gets are the answer of the request; it is lost once.
-        let mut down = 0;
+        // What follows the second turn of the command is the answer of its request, which is lost once: before that the two
+        // greet each other, in as many pieces as may be.
+        let (mut turns, mut is_down, mut lost) = (0, true, false);
         move |piece: crate::relay::Piece| {
-            if !piece.down || !cutting.load(Ordering::SeqCst) {
+            if !cutting.load(Ordering::SeqCst) || lost {
                 return Fate::Pass;
             }
-            down += 1;
-            // The first is the daemon's part of the handshake; what follows is the answer.
-            if down == 2 { Fate::Cut } else { Fate::Pass }
+            turns += u32::from(is_down && !piece.down);
+            is_down = piece.down;
+            lost = is_down && turns == 2;
+            if lost { Fate::Cut } else { Fate::Pass }
         }
     };
     let relay = Relay::start(daemon.web, plan);
