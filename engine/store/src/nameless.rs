@@ -8,7 +8,6 @@ use crate::faults::{Op, guard};
 use crate::limits::NAMELESS_FILES_MAX;
 use crate::root::openat2;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io;
@@ -110,10 +109,8 @@ fn link(file: &File, way: Way, dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::
 /// Tries which way there is.
 fn find_way(dir: BorrowedFd<'_>, name: &str) -> Option<Way> {
     let file = open(dir).ok()?;
-    let way = [Way::Descriptor, Way::Proc]
-        .into_iter()
-        .find(|way| link(&file, *way, dir, name.as_bytes()) != Err(Errno::NOENT))?;
-    // What else went wrong shows when the next one gets its name.
+    let mut ways = [Way::Descriptor, Way::Proc].into_iter();
+    let way = ways.find(|way| link(&file, *way, dir, name.as_bytes()).is_ok())?;
     let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
     Some(way)
 }
@@ -121,6 +118,7 @@ fn find_way(dir: BorrowedFd<'_>, name: &str) -> Option<Way> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::fs;
     use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
