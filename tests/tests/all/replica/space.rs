@@ -318,7 +318,8 @@ fn b4_quotas_and_holes_are_no_exception() {
     let sender = home.send();
     let mut receiver = home.receive(&sender.ticket, &[]).patience(Duration::from_secs(60)).start();
     let reason = is_paused(&mut receiver);
-    assert!(reason.contains("sparse"), "{reason}");
+    // Whichever of the two meets the full disk first.
+    assert!(reason.contains("no space"), "{reason}");
     fs::remove_file(home.dst("ballast")).unwrap();
     // It needs 20 of the 32 MiB, though it is 400 MiB long.
     let _ = receiver.finish().expect(0);
