@@ -4,6 +4,7 @@ mod stream;
 
 pub use stream::{Frame, Stream};
 
+use crate::ports::own_address;
 use crate::process::{Outcome, Process, Run, control_program};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
@@ -36,7 +37,6 @@ pub struct Daemon {
     /// SHA-256 of the authority's certificate.
     pub pin: String,
     tls: Arc<ClientConfig>,
-    ports: Option<[SocketAddr; 4]>,
     /// Where the API is.
     pub web: SocketAddr,
     /// Where agents dial.
@@ -111,17 +111,15 @@ impl Daemon {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut daemon = Self {
             dir,
             process: None,
             pin,
             tls: Arc::new(tls),
-            ports: None,
-            web: nowhere,
-            agents: nowhere,
-            logs: nowhere,
-            tracker: nowhere,
+            web: own_address(),
+            agents: own_address(),
+            logs: own_address(),
+            tracker: own_address(),
             session: None,
             runtime,
         };
@@ -137,25 +135,21 @@ impl Daemon {
     pub fn serve(&mut self) {
         let ready = self.dir.path().join("ready");
         let _ = std::fs::remove_file(&ready);
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let [web, agents, logs, tracker] = self.ports.unwrap_or([nowhere; 4]);
         let run = command("serve", self.dir.path())
-            .arg(format!("--web={web}"))
-            .arg(format!("--agents={agents}"))
-            .arg(format!("--logs={logs}"))
-            .arg(format!("--tracker={tracker}"))
+            .arg(format!("--web={}", self.web))
+            .arg(format!("--agents={}", self.agents))
+            .arg(format!("--logs={}", self.logs))
+            .arg(format!("--tracker={}", self.tracker))
             .arg("--ready-file")
             .arg(&ready)
             .patience(Duration::from_secs(600));
         self.process = Some(run.start());
         let text = until("the daemon serves", || std::fs::read_to_string(&ready).ok());
-        let address = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it says where");
-            line.trim().parse().expect("an address")
+        let address = |name: &str| -> Option<SocketAddr> {
+            text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
         };
-        (self.web, self.agents, self.logs) = (address("web"), address("agents"), address("logs"));
-        self.tracker = address("tracker");
-        self.ports = Some([self.web, self.agents, self.logs, self.tracker]);
+        let told = ["web", "agents", "logs", "tracker"].map(address);
+        assert_eq!(told, [self.web, self.agents, self.logs, self.tracker].map(Some), "it says where");
     }
 
     /// A client's terms of TLS: it trusts the daemon's authority, and shows nothing.

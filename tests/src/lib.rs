@@ -8,6 +8,7 @@ pub mod control;
 pub mod fleet;
 pub mod hostile;
 pub mod net;
+pub mod ports;
 pub mod powercut;
 pub mod process;
 pub mod settings;

@@ -7,6 +7,7 @@ mod outcome;
 
 pub use outcome::Outcome;
 
+use crate::ports::own_address;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use sealift_proto::ticket::{Address, Ticket};
 use serde_json::Value;
@@ -31,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 #[must_use]
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("sealift", "sealift", &[]))
+    PROGRAM.get_or_init(|| build("sealift", &[]))
 }
 
 /// The path of the `sealift-control` program; `SEALIFT_TEST_CONTROL` names another one, as to measure what was built for
@@ -44,7 +45,7 @@ pub fn control_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match std::env::var_os("SEALIFT_TEST_CONTROL") {
         Some(program) => program.into(),
-        None => build("sealift-control", "sealift-control", &[]),
+        None => build("sealift-control", &[]),
     })
 }
 
@@ -55,10 +56,10 @@ pub fn control_program() -> &'static Path {
 #[must_use]
 pub fn faulty_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("sealift", "sealift-faulty", &["--features=faults"]))
+    PROGRAM.get_or_init(|| build("sealift-faulty", &["--features=sealift/faults"]))
 }
 
-fn build(package: &str, program: &str, args: &[&str]) -> PathBuf {
+fn build(program: &str, args: &[&str]) -> PathBuf {
     // TARGET/PROFILE/deps/all-HASH
     let test = std::env::current_exe().expect("a test knows its own program");
     let profile_dir = test.ancestors().nth(2).expect("tests are built into TARGET/PROFILE/deps");
@@ -68,8 +69,10 @@ fn build(package: &str, program: &str, args: &[&str]) -> PathBuf {
         other => other,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    // Of the whole workspace, and with some test, so that what it uses is built with the same features as for
+    // `cargo test --workspace`, and so not once more.
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "-p", package, "--bin", program, "--profile", profile])
+        .args(["build", "--quiet", "--workspace", "--bin", program, "--test", "guard", "--profile", profile])
         .args(args)
         .arg("--target-dir")
         .arg(target_dir)
@@ -130,9 +133,9 @@ impl Run {
         }
     }
 
-    /// `sealift send --json --bind 127.0.0.1:0 PATHS`: on a port that the system chooses.
+    /// `sealift send --json --bind ADDRESS PATHS`, on an address of its own.
     pub fn send<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Self {
-        let mut run = Self::with(["send", "--json", "--bind", "127.0.0.1:0"]);
+        let mut run = Self::with(["send", "--json", "--bind", &own_address().to_string()]);
         run.operands = paths.into_iter().map(|path| path.as_ref().as_os_str().to_owned()).collect();
         run
     }

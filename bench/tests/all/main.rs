@@ -23,17 +23,9 @@ fn sealift() -> PathBuf {
             };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
         let built = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "-p",
-                "sealift",
-                "--bin",
-                "sealift",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--workspace", "--bin", "sealift"])
+            // With some test: what it uses is built with the same features as for the tests then.
+            .args(["--test", "guard", "--profile", profile, "--target-dir"])
             .arg(profile_dir.parent().expect("a profile is in a target directory"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()

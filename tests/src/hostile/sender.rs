@@ -11,7 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
+
+/// How long what receivers said last may take to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Something that a receiver said or did.
 #[derive(Clone, Debug)]
@@ -126,15 +129,20 @@ impl HostileSender {
                     data,
                     log: logged,
                 });
+                let mut served = JoinSet::new();
                 let accepting = async {
                     loop {
                         let incoming = listener.accept().await;
-                        tokio::task::spawn_local(Rc::clone(&plot).serve(incoming));
+                        served.spawn_local(Rc::clone(&plot).serve(incoming));
                     }
                 };
-                tokio::select! {
-                    () = accepting => {}
-                    _ = stopped => {}
+                let stopped = tokio::select! {
+                    () = accepting => return,
+                    stopped = stopped => stopped,
+                };
+                if stopped.is_ok() {
+                    let all = async { while served.join_next().await.is_some() {} };
+                    let _ = tokio::time::timeout(LAST_WORDS, all).await;
                 }
             });
         });
@@ -163,16 +171,20 @@ impl HostileSender {
         self.log.wait_for(what, is_it);
     }
 
-    /// Ends it, cutting whatever is open. What was seen.
+    /// Ends it after its receivers have ended, when it has heard their last words. What was seen.
     ///
     /// # Panics
     /// If a script panicked.
     #[must_use]
     pub fn finish(mut self) -> Vec<Seen> {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
         self.stop();
         self.log.so_far()
     }
 
+    /// Ends it, cutting whatever is open.
     fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -8,6 +8,7 @@ use sealift_proto::discovery::{DiscoveryKey, Entry, NodeId, Offers, Place, day_o
 use sealift_proto::keys::RoSecret;
 use sealift_proto::ticket::Ticket;
 use sealift_tests::control::{Agent, Daemon};
+use sealift_tests::ports::own_address;
 use sealift_tests::process::{Process, Receive, Run, Sender, control_program};
 use sealift_tests::tree::{SpecialModes, assert_same, mixed};
 use serde_json::json;
@@ -58,8 +59,7 @@ struct Lan(u16);
 
 impl Lan {
     fn new() -> Self {
-        let free = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
-        Self(free.local_addr().expect("it is bound").port())
+        Self(own_address().port())
     }
 
     fn variable(&self) -> String {

@@ -16,7 +16,6 @@ use sealift_tests::hostile::scene::assert_plain;
 use sealift_tests::hostile::{DataSet, Forger, HostileSender, Job, Scene, Seen, Talk};
 use sealift_tests::process::Outcome;
 use std::fs;
-use std::time::Duration;
 
 /// A job and the beginning of its chain.
 fn job() -> (Job, Forger) {
@@ -50,7 +49,7 @@ fn refused_with(case: &str, job: &Job, segments: Vec<Vec<u8>>, left: &[&[u8]]) -
     fs::create_dir(scene.dest()).expect("there is room");
     fs::write(scene.dest().join("mine"), "stays").expect("there is room");
     let sender = sender_of(job, segments);
-    let outcome = scene.receive(sender.ticket()).patience(Duration::from_secs(30)).finish();
+    let outcome = scene.receive(sender.ticket()).finish();
     let seen = sender.finish();
     assert_plain(&outcome);
     let message = outcome.message();

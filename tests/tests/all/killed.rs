@@ -35,7 +35,7 @@ const LIFE_MAX: Duration = Duration::from_millis(2_200);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a receiver has is known when it tells the same so often in a row, a quarter of a second apart.
-const SAME_FOR: u32 = 3;
+const SAME_FOR: u32 = 12;
 
 fn kills(otherwise: u64) -> u64 {
     settings::number("SEALIFT_TEST_KILLS", otherwise)

@@ -4,6 +4,7 @@
 //! about every piece that goes through. Nothing here knows what is in the pieces.
 #![allow(clippy::unwrap_used)]
 
+use sealift_tests::ports::own_address;
 use sealift_tests::process::PATIENCE;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -98,7 +99,7 @@ struct Connection {
 impl Relay {
     /// Relays to `upstream`, with a plan.
     pub(crate) fn start(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(own_address()).unwrap();
         let relay = Self::at(listener.local_addr().unwrap(), upstream, plan);
         relay.listen_by(listener);
         relay
@@ -106,8 +107,7 @@ impl Relay {
 
     /// A relay that nobody can reach until it listens.
     pub(crate) fn silent(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self::at(address, upstream, plan)
+        Self::at(own_address(), upstream, plan)
     }
 
     fn at(

@@ -7,6 +7,7 @@ mod limit;
 mod ticket;
 
 pub(crate) use command::{NOBODY, OtherUser};
+use rustix::process::Signal;
 use sealift_tests::process::{Outcome, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, differences, file, set_mode, set_mtime};
 use std::ffi::OsStr;
@@ -381,7 +382,10 @@ fn a_second_receiver_of_one_dest_is_turned_away() {
     let sender = Sender::start([&place.src], &[]);
     let mut first = Run::receive(&sender.ticket, &place.dst).start();
     let _ = first.wait_for("connected");
+    // It has not ended before the second begins, however fast it is.
+    first.signal(Signal::STOP);
     let second = sender.receive(&place.dst, &[]).expect(1);
+    first.signal(Signal::CONT);
     assert!(second.message().contains("another"), "{second:?}");
     let _ = first.finish().expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);

@@ -119,9 +119,10 @@ async fn talk(
                         if finished.failed == 0 {
                             serving.finished(serve);
                         }
-                        close(writer, CloseCode::Done, String::new()).await;
+                        // Counted before the receiver ends: whoever waits for that may then end the sender.
                         let sent = serve.sent_bytes.load(Ordering::Relaxed);
                         let _ = serving.happened.send(Happened::Finished(serve.peer, finished, sent)).await;
+                        close(writer, CloseCode::Done, String::new()).await;
                         return Ok(());
                     }
                     FrameKind::Ping => writer.send(FrameKind::Pong, header.request, &[]).await?,

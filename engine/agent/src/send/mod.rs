@@ -318,6 +318,9 @@ async fn serve_until_end(
                 if once {
                     return Err(RunError::Interrupted);
                 }
+                while let Ok(happened) = news.try_recv() {
+                    let _ = tally.note(happened, once, totals, serving);
+                }
                 return Ok(tally.end(totals, serving));
             }
         }

@@ -67,11 +67,7 @@ fn a_stream_ends_with_its_token_and_with_the_daemon_and_there_are_so_many() {
 fn a_run_is_watched_until_it_is_over() {
     let daemon = Daemon::start();
     let two = daemon.enrolment_token("two", 2, true);
-    let agents = ["alpha", "beta"].map(|name| {
-        let mut agent = Agent::join(&daemon, name, &two);
-        agent.start();
-        agent
-    });
+    let mut agents = ["alpha", "beta"].map(|name| Agent::join(&daemon, name, &two));
     tree::small_files(&agents[0].data().join("src"), 500, 2);
     let spec = json!({
         "kind": "distribution", "from": [agents[0].endpoint("src")], "to": [agents[1].endpoint("dest")],
@@ -82,6 +78,9 @@ fn a_run_is_watched_until_it_is_over() {
     let mut stream = daemon.stream(As::Administrator, &path, "");
     let mut states = Vec::new();
     while let Some(frame) = stream.next_frame() {
+        if states.is_empty() {
+            agents.iter_mut().for_each(Agent::start);
+        }
         assert_eq!((frame.name.as_str(), &frame.data["id"]), ("run", &run["id"]));
         states.push(frame.data["state"].as_str().unwrap().to_owned());
     }

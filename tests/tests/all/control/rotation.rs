@@ -27,7 +27,7 @@ const TEXT: &str = "a record of the rotation, number ";
 /// What a run may move each second: the one that goes on when the KEK is rotated takes a while.
 const RATE: u64 = 2 << 20;
 /// What changes before that run.
-const LARGE: u64 = 4 << 20;
+const LARGE: u64 = 16 << 20;
 /// What changes before each later one.
 const SMALL: u64 = 100 << 10;
 /// How long one command may take on very many data keys.

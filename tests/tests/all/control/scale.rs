@@ -124,9 +124,12 @@ fn many_agents_report_and_nothing_of_it_is_lost() {
     let peak = resident_bytes(process, "VmHWM:");
     println!("resident {} MiB, at most {} MiB", resident_bytes(process, "VmRSS:") >> 20, peak >> 20);
 
-    // What was reported is there: no destination is behind by more than a few reports.
+    // All have reported, however slowly, and what was reported is there.
+    until("each has reported each second", || {
+        (counts.progress.load(Relaxed) - reports >= others * seconds).then_some(())
+    });
     let detail = daemon.api("GET", &format!("runs/{run}"), None);
-    assert!(sum(&detail, "files") > 0 && reported >= others * seconds, "{reported} reports");
+    assert!(sum(&detail, "files") > 0, "{detail:#}");
     assert!(
         detail["agents"].as_array().unwrap().iter().all(|row| row["files"].as_u64() > Some(0)),
         "{detail:#}"

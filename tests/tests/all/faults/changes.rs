@@ -305,7 +305,9 @@ fn b12_what_changes_once_while_it_is_fetched_arrives_new() {
         let now = piece.total_down > 16 << 20;
         if now { Fate::FreezeAll } else { Fate::Pass }
     });
-    let receiver = Run::receive(sender.ticket_via(relay.address()), &place.dst).arg("--fsync=no").start();
+    // Not all of it is asked for at once by one connection.
+    let receive = Run::receive(sender.ticket_via(relay.address()), &place.dst);
+    let receiver = receive.args(["--fsync=no", "--connections=1"]).start();
     let _ = relay.next_fate();
     let large = OpenOptions::new().write(true).open(place.src.join("large")).unwrap();
     large.write_all_at(b"new", 50 << 20).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::relay::pause;
 use crate::replicate::Place;
+use sealift_tests::ports::own_address;
 use sealift_tests::process::{Outcome, Process, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, large_file};
 use std::collections::HashMap;
@@ -37,7 +38,7 @@ struct Shared {
 impl Relay {
     /// One that does not listen yet.
     fn new(upstream: SocketAddr) -> Self {
-        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = own_address();
         let shared = Shared {
             upstream,
             drops: AtomicU8::new(0),

@@ -50,7 +50,7 @@ fn c2_a_killed_sender_is_given_up_and_a_new_one_finishes() {
     let whole = assert_whole(&place.src, &place.dst);
     println!("{whole} bytes were in place");
     let sender = Sender::start([&place.src], &[]);
-    let received = sender.receive(&place.dst, &[]).expect(0);
+    let received = sender.receive(&place.dst, &["--transport=tcp"]).expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
     assert!(received.total("bytes_transferred") <= received.total("bytes") - whole);
 }
@@ -62,7 +62,7 @@ fn b10_a_killed_receiver_leaves_whole_files_and_the_next_finishes() {
     drop(relay);
     let whole = assert_whole(&place.src, &place.dst);
     println!("{whole} bytes were in place");
-    let received = sender.receive(&place.dst, &[]).expect(0);
+    let received = sender.receive(&place.dst, &["--transport=tcp"]).expect(0);
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);
     tree::assert_tidy(&place.dst);
     assert!(received.total("bytes_transferred") <= received.total("bytes") - whole);

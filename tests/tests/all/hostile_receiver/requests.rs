@@ -293,8 +293,14 @@ fn a13_sessions_are_counted() {
     peer(async {
         let receiver = HostileReceiver::new(served.ticket());
         let greeting = sealift_proto::session::hello(Channel::Control { next_segment: SegmentSeq(0) });
-        let (mut open, mut busy) = (Vec::new(), 0);
-        for _ in 0..SESSIONS_MAX + 20 {
+        let (mut open, mut busy) = (Vec::<Talk>::new(), 0);
+        for number in 0..SESSIONS_MAX + 20 {
+            // Who says nothing for too long is dropped.
+            if number % 32 == 0 {
+                for control in &mut open {
+                    control.say(FrameKind::Ping, 0, &[]).await.expect("it listens");
+                }
+            }
             let mut control = receiver.greet(&greeting).await;
             let (header, body) = control.hear().await.expect("it answers");
             if header.kind == FrameKind::Welcome {

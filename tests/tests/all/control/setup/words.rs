@@ -150,13 +150,15 @@ fn a_log_that_was_cut_off_is_found_by_checkpoints_kept_elsewhere() {
     daemon.end();
     // The daemon keeps its checkpoints there by itself, and in its log.
     let ready = away.path().join("ready");
-    let serving =
-        on(daemon.dir(), "serve --web 127.0.0.1:0 --agents 127.0.0.1:0 --logs 127.0.0.1:0 --checkpoint-log")
-            .arg("--checkpoint-file")
-            .arg(&kept)
-            .arg("--ready-file")
-            .arg(&ready)
-            .start();
+    let serving = on(
+        daemon.dir(),
+        "serve --web 127.0.0.1:0 --agents 127.0.0.1:0 --logs 127.0.0.1:0 --tracker off --checkpoint-log",
+    )
+    .arg("--checkpoint-file")
+    .arg(&kept)
+    .arg("--ready-file")
+    .arg(&ready)
+    .start();
     until("it serves", || ready.exists().then_some(()));
     ok(on(daemon.dir(), "user create eve --role viewer --password-stdin").stdin("a long enough one"));
     serving.signal(rustix::process::Signal::TERM);
