@@ -368,6 +368,12 @@ impl Puller {
         self.table.waiting()
     }
 
+    /// Whether a connection was asked for something that is not answered yet.
+    #[must_use]
+    pub fn is_asked(&self, connection: ConnectionId) -> bool {
+        self.peers.connections.get(&connection).is_some_and(|c| !c.fetches.is_empty())
+    }
+
     /// Something came in on a connection: it lives.
     pub fn handle_heard(&mut self, connection: ConnectionId, now_ms: u64) {
         if let Some(connection) = self.peers.connections.get_mut(&connection) {

@@ -475,8 +475,10 @@ impl Coordinator {
                 connection.leaves = None;
             } else if connection.of == 0 {
                 let since = *connection.leaves.get_or_insert(now);
+                // What has come and is not written yet is waited for: to ask for it once more would take longer.
                 let owes = connection.owed_since_ms.load(Ordering::Relaxed) != NOTHING_OWED;
-                if !owes || now.duration_since(since) >= LEAVE {
+                let is_late = owes && now.duration_since(since) >= LEAVE;
+                if is_late || !self.transfer.puller.is_asked(*id) {
                     gone.push(*id);
                 }
             }

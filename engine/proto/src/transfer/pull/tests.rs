@@ -54,13 +54,15 @@ fn c1_ranges_of_a_dead_connection_are_asked_of_another() {
     assert_eq!(puller.silent(limits::DEAD_PEER_TIMEOUT_MS - 1), []);
     puller.handle_heard(C2, 1);
     assert_eq!(puller.silent(limits::DEAD_PEER_TIMEOUT_MS), [C1]);
+    assert!(puller.is_asked(C1));
     puller.disconnect(C1);
+    assert!(!puller.is_asked(C1));
     let again = puller.poll_fetch(C2, 0).expect("reassigned");
     assert_eq!(again.runs, first.runs);
     for id in [second.id, again.id] {
         assert_eq!(puller.handle_answer(C2, id, &[Outcome::Written], 2), Ok(vec![]));
     }
-    assert!(puller.is_idle());
+    assert!(puller.is_idle() && !puller.is_asked(C2));
     assert_eq!(puller.handle_answer(C1, first.id, &[Outcome::Written], 3), Err(Unasked));
 }
 
