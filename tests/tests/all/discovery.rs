@@ -8,7 +8,7 @@ use sealift_proto::discovery::{DiscoveryKey, Entry, NodeId, Offers, Place, day_o
 use sealift_proto::keys::RoSecret;
 use sealift_proto::ticket::Ticket;
 use sealift_tests::control::{Agent, Daemon};
-use sealift_tests::ports::own_address;
+use sealift_tests::ports::{bind_again, own_address};
 use sealift_tests::process::{Process, Receive, Run, Sender, control_program};
 use sealift_tests::tree::{SpecialModes, assert_same, mixed};
 use serde_json::json;
@@ -265,7 +265,7 @@ fn a_sender_that_moved_is_found_by_the_ticket_that_it_gave_before() {
     let (ticket, address) = (first.ticket.clone(), first.address());
     let _ = first.stop().expect(0);
     // Somebody else's port now.
-    let trap = TcpListener::bind(address).expect("the port is free");
+    let trap = bind_again(|| TcpListener::bind(address));
     let moved = sender(&["--job=moving"]);
     assert_ne!(moved.address(), address);
     drop(trap);

@@ -4,7 +4,7 @@
 //! about every piece that goes through. Nothing here knows what is in the pieces.
 #![allow(clippy::unwrap_used)]
 
-use sealift_tests::ports::own_address;
+use sealift_tests::ports::{bind_again, own_address};
 use sealift_tests::process::PATIENCE;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -99,9 +99,8 @@ struct Connection {
 impl Relay {
     /// Relays to `upstream`, with a plan.
     pub(crate) fn start(upstream: SocketAddr, plan: impl FnMut(Piece) -> Fate + Send + 'static) -> Self {
-        let listener = TcpListener::bind(own_address()).unwrap();
-        let relay = Self::at(listener.local_addr().unwrap(), upstream, plan);
-        relay.listen_by(listener);
+        let relay = Self::silent(upstream, plan);
+        relay.listen();
         relay
     }
 
@@ -147,10 +146,7 @@ impl Relay {
 
     /// Begins to listen.
     pub(crate) fn listen(&self) {
-        self.listen_by(TcpListener::bind(self.address).unwrap());
-    }
-
-    fn listen_by(&self, listener: TcpListener) {
+        let listener = bind_again(|| TcpListener::bind(self.address));
         let mut state = self.shared.state();
         state.listeners += 1;
         let number = state.listeners;

@@ -2,7 +2,7 @@
 
 use crate::relay::pause;
 use crate::replicate::Place;
-use sealift_tests::ports::own_address;
+use sealift_tests::ports::{bind_again, own_address};
 use sealift_tests::process::{Outcome, Process, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, large_file};
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl Relay {
 
     /// Listens, knowing nobody who spoke with it before.
     fn listen(&mut self) {
-        let socket = UdpSocket::bind(self.address).unwrap();
+        let socket = bind_again(|| UdpSocket::bind(self.address));
         socket.set_read_timeout(Some(LOOK)).unwrap();
         let (shared, turn) = (Arc::clone(&self.shared), self.shared.turn.load(Ordering::SeqCst));
         self.listening = Some(thread::spawn(move || relay(&socket, &shared, turn)));
