@@ -32,6 +32,9 @@ const INCOMING_TOTAL_BYTES_MAX: u64 = 4 << 20;
 const _: () = assert!(INCOMING_TOTAL_BYTES_MAX >= INCOMING_BYTES_MAX * HANDSHAKES_MAX as u64);
 /// Asked for of the kernel, which gives what the system's limits allow: bursts wait there while a core is busy.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// What is taken for a round trip until one is known. A lost first packet is sent again after three of these; RFC 9002 has 333 ms,
+/// which is a second lost on any path. Where a round trip takes longer than three of these, one packet more is sent.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// QUIC notices a dead peer a moment later than those who wait for its frames, so that they say what is wrong.
 const IDLE_TIMEOUT_MS: u32 = 22_000;
 const _: () = assert!(IDLE_TIMEOUT_MS as u64 > DEAD_PEER_TIMEOUT_MS);
@@ -50,6 +53,7 @@ fn transport(stream_window: u32) -> TransportConfig {
         // Each stream has its own room, whatever the others do: control never waits behind data.
         .receive_window(VarInt::from_u32(stream_window.saturating_mul(STREAMS_MAX)))
         .send_window(SEND_WINDOW_BYTES)
+        .initial_rtt(INITIAL_RTT)
         // One stream after the other: the receiver gets whole fetches sooner.
         .send_fairness(false)
         .congestion_controller_factory(Arc::new(Factory));
