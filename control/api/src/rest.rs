@@ -28,7 +28,8 @@ pub use jobs::{
 };
 pub use keks::{GroupPolicy, Kek, KekFiles, KekMode, KekState, KekWraps, NewKek};
 pub use logs::{
-    LogField, LogRecord, OpenLogs, OpenedLogs, Rewrapped, SealedLog, SealedSegment, fields_of, within_limits,
+    LogField, LogRecord, OpenLogs, OpenedLogs, Rewrapped, RewrappedPage, SealedLog, SealedSegment, fields_of,
+    within_limits,
 };
 pub use name::{Name, NameError};
 pub use records::{AuditRecord, Event, Severity};

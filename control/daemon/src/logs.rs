@@ -8,12 +8,14 @@
 mod judge;
 mod keys;
 mod rate;
+mod rewrap;
 mod sealed;
 #[cfg(test)]
 mod tests;
 mod upload;
 
 pub use keys::DataKeys;
+pub use rewrap::{replace, rewrap};
 
 use crate::channel::Hub;
 use crate::db::logs::{LogStore, Retention};

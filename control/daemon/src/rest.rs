@@ -117,6 +117,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(logs::list_sealed))
         .routes(routes!(opened_logs::open))
         .routes(routes!(logs::segments))
+        .routes(routes!(logs::rewrap_held))
         .routes(routes!(logs::rewrap))
 }
 

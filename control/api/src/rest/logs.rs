@@ -80,6 +80,19 @@ pub struct Rewrapped {
     pub envelope: String,
 }
 
+/// What the daemon has wrapped anew of a page of segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RewrappedPage {
+    /// Segments whose data keys are wrapped to the KEK now, and were not.
+    pub rewrapped: u64,
+    /// Segments that are wrapped to other versions of it, whose private halves the daemon does not have or may not use.
+    pub closed: u64,
+    /// Segments whose data keys could not be unwrapped: they were changed.
+    pub failed: u64,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
 /// A key, and which sealed records it is to open.
 #[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -88,11 +88,8 @@ fn key(
         }
         keys.drop_of(kek);
     }
-    let usable = |kek: &Kek| {
-        kek.mode == KekMode::Server && matches!(kek.state, KekState::Active | KekState::DecryptOnly)
-    };
     // If none is: who has one elsewhere can open what is kept.
-    let Some(kek) = db.read(|db| known(db, envelope))?.into_iter().find(usable) else { return Ok(None) };
+    let Some(kek) = db.read(|db| known(db, envelope))?.into_iter().find(is_usable) else { return Ok(None) };
     if keys.has_failed(agent.id, kek.id, envelope) {
         return Ok(None);
     }
@@ -121,8 +118,13 @@ fn key(
     Ok(Some(key))
 }
 
+/// Whether the daemon has its private half, and may use it.
+pub(super) fn is_usable(kek: &Kek) -> bool {
+    kek.mode == KekMode::Server && matches!(kek.state, KekState::Active | KekState::DecryptOnly)
+}
+
 /// The KEKs of an envelope that are known here.
-fn known(db: &rusqlite::Connection, envelope: &Envelope) -> Result<Vec<Kek>, DbError> {
+pub(super) fn known(db: &rusqlite::Connection, envelope: &Envelope) -> Result<Vec<Kek>, DbError> {
     let keks = envelope.keks();
     let known = keks.iter().filter_map(|info| keks::by_fingerprint(db, &info.fingerprint).transpose());
     known.collect()

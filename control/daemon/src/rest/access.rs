@@ -66,6 +66,7 @@ pub const RULES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/keks/{id}/disable", At(Administrator)),
     ("POST", "/api/v1/keks/{id}/enable", At(Administrator)),
     ("POST", "/api/v1/keks/{id}/destroy", At(Administrator)),
+    ("POST", "/api/v1/keks/{id}/rewrap", At(Administrator)),
     ("GET", "/api/v1/jobs", At(Viewer)),
     ("POST", "/api/v1/jobs", At(Operator)),
     ("GET", "/api/v1/jobs/{id}", At(Viewer)),

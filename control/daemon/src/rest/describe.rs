@@ -30,8 +30,9 @@ pub(super) fn complete(api: &mut Value) {
 fn complete_operation(operation: &mut Map<String, Value>, method: &str, path: &str, access: Access) {
     operation.insert("operationId".into(), operation_id(method, path).into());
     let is_open = access == Access::Open;
-    let changes_nothing = ["/logout", "/password", "/logs/open"].iter().any(|end| path.ends_with(end));
-    let has_key = method == "POST" && !is_open && !changes_nothing;
+    let takes_no_key =
+        ["/logout", "/password", "/logs/open", "/rewrap"].iter().any(|end| path.ends_with(end));
+    let has_key = method == "POST" && !is_open && !takes_no_key;
     let has_version = method == "PATCH" || (method == "DELETE" && !path.contains("tokens"));
     let mut parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
     if has_key {

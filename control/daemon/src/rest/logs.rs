@@ -5,14 +5,15 @@ use super::extract::{Asking, Body, Id};
 use super::problem::{Failure, Problems};
 use super::{Api, Paging};
 use crate::db::logs::LogFilter;
-use crate::db::{Db, DbError, keks};
+use crate::db::{Db, DbError};
+use crate::logs::{self, replace};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use data_encoding::BASE64;
 use sealift_api::rest::limits::LOG_QUERY_BYTES_MAX;
-use sealift_api::rest::{KekState, LogRecord, Page, Rewrapped, SealedLog, SealedSegment, Severity};
-use sealift_envelope::{Envelope, WrapInfo};
+use sealift_api::rest::{LogRecord, Page, Rewrapped, RewrappedPage, SealedLog, SealedSegment, Severity};
+use sealift_envelope::Envelope;
 use uuid::Uuid;
 
 /// Which records.
@@ -118,19 +119,24 @@ pub(super) async fn rewrap(
         let invalid = |error: &dyn std::fmt::Display| DbError::Invalid(error.to_string());
         let bytes = BASE64.decode(anew.envelope.as_bytes()).map_err(|error| invalid(&error))?;
         let envelope = Envelope::decode(&bytes).map_err(|error| invalid(&error))?;
-        db.write(&caller.actor, |write| {
-            let one = |info: &WrapInfo| {
-                let kek = keks::by_fingerprint(write.tx(), &info.fingerprint)?;
-                kek.filter(|kek| kek.state == KekState::Active).ok_or_else(|| {
-                    DbError::Invalid(format!("the KEK {} is not active here", info.fingerprint))
-                })
-            };
-            let to = envelope.keks().iter().map(one).collect::<Result<Vec<_>, _>>()?;
-            keks::segment_rewrapped(write, id, &to)?;
-            // If this is not kept, nor is what was noted; if the daemon is killed after it, the next start finds out.
-            logs.rewrap(id, &envelope)
-        })
+        replace(db, &logs, &caller.actor, id, &envelope)
     };
     api.blocking(work).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Have the daemon wrap to an active KEK the data keys of a page of sealed segments that are wrapped to other versions of its
+/// name, as far as it has the private halves of these. No record moves.
+#[utoipa::path(post, path = "/api/v1/keks/{id}/rewrap", params(("id" = Uuid, Path), Paging),
+    responses((status = 200, body = RewrappedPage), Problems))]
+pub(super) async fn rewrap_held(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Asking(paging): Asking<Paging>,
+) -> Result<Json<RewrappedPage>, Failure> {
+    let store = api.logs.clone();
+    let work =
+        move |db: &Db| logs::rewrap(db, &store, &caller.actor, id, paging.after.as_deref(), paging.limit());
+    api.blocking(work).await.map(Json)
 }

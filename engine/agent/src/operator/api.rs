@@ -335,7 +335,7 @@ fn new_uuid() -> Result<Uuid, RunError> {
 }
 
 /// A value of a query, percent-encoded.
-fn encode(value: &str) -> String {
+pub(super) fn encode(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -178,10 +178,18 @@ async fn find(api: &mut Api, text: &str) -> Result<Kek, RunError> {
     }
 }
 
-/// Wraps to a KEK's active version what was wrapped to the key that is given.
-pub(crate) async fn rewrap(api: &mut Api, kek: &str, key: &sealed_logs::Key) -> Result<Finish, RunError> {
+/// Wraps to a KEK's active version what was wrapped to the key that is given; if none is, to its other versions that the daemon
+/// can unwrap.
+pub(crate) async fn rewrap(
+    api: &mut Api,
+    kek: &str,
+    key: Option<&sealed_logs::Key>,
+) -> Result<Finish, RunError> {
     let to = find(api, kek).await?;
-    sealed_logs::rewrap(api, key, &to).await
+    match key {
+        Some(key) => sealed_logs::rewrap(api, key, &to).await,
+        None => sealed_logs::rewrap_there(api, &to).await,
+    }
 }
 
 /// Has agents' logs sealed to a KEK, or to none.

@@ -4,13 +4,13 @@ use super::records::LogFilter;
 use crate::error::{Finish, RunError};
 use crate::operator::Api;
 use crate::operator::agents::AGENT;
-use crate::operator::api::{Pages, id_of, typed};
+use crate::operator::api::{Pages, encode, id_of, typed};
 use crate::operator::output::note;
 use crate::seal::{Passphrase, read_private};
 use data_encoding::BASE64;
 use prost::Message as _;
 use sealift_api::logs::Record;
-use sealift_api::rest::{Kek, LogRecord, Rewrapped, SealedLog, SealedSegment};
+use sealift_api::rest::{Kek, LogRecord, Rewrapped, RewrappedPage, SealedLog, SealedSegment};
 use sealift_envelope::{Envelope, EnvelopeError, KekVersion, OwnerId, PublicKek, RecordSealer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 /// Data keys that are held; more are forgotten, and unwrapped again.
 const SEALERS_MAX: usize = 4096;
+/// Segments of which the daemon is asked in one request to wrap them anew: each takes it an operation with a private key and a sync.
+const REWRAPPED_AT_ONCE: usize = 50;
 
 /// Whose key opens them.
 #[derive(Debug)]
@@ -61,15 +63,49 @@ pub(crate) async fn rewrap(api: &mut Api, key: &Key, to: &Kek) -> Result<Finish,
             done += u64::from(api.put_if_there(&path, &body).await?);
         }
     }
+    Ok(rewrapped(to, done, failed))
+}
+
+/// Has the daemon wrap to the active version of a KEK what it keeps sealed to others of which it has the private half.
+pub(crate) async fn rewrap_there(api: &mut Api, to: &Kek) -> Result<Finish, RunError> {
+    let (mut done, mut failed, mut closed) = (0, 0, 0);
+    let mut after: Option<String> = None;
+    loop {
+        let from = after.as_deref().map(|after| format!("&after={}", encode(after))).unwrap_or_default();
+        let asked = format!("keks/{}/rewrap?limit={REWRAPPED_AT_ONCE}{from}", to.id);
+        let answer = api.post::<()>(&asked, None).await?;
+        let page: RewrappedPage = api.typed(&answer)?;
+        done += page.rewrapped;
+        failed += page.failed;
+        closed += page.closed;
+        match page.next {
+            // They come in the order of their ids: it has an end.
+            Some(next) if after.as_ref().is_none_or(|after| *after < next) => after = Some(next),
+            Some(_) => return Err(RunError::Failed("the daemon's list of segments has no end".into())),
+            None => break,
+        }
+    }
+    let finish = rewrapped(to, done, failed);
+    if closed == 0 {
+        return Ok(finish);
+    }
+    note(&format!(
+        "{closed} are wrapped to versions whose private half the daemon does not have, or may not use: give it with --key, or enable \
+        them."
+    ));
+    Ok(Finish::Partial)
+}
+
+fn rewrapped(to: &Kek, done: u64, failed: u64) -> Finish {
     note(&format!(
         "The data keys of {done} segments of logs are wrapped to {} (version {}).",
         to.name, to.kek_version
     ));
     if failed > 0 {
         note(&format!("{failed} could not be unwrapped: they were changed."));
-        return Ok(Finish::Partial);
+        return Finish::Partial;
     }
-    Ok(Finish::Complete)
+    Finish::Complete
 }
 
 /// Records, and how many of which reason could not be opened.

@@ -314,3 +314,65 @@ fn a_rotation_over_many_data_keys_moves_nothing_and_loses_nothing() {
     assert_eq!(states, ["destroyed", "active"]);
     assert!(peak_bytes(daemon.id()) < RESIDENT_BYTES_MAX);
 }
+
+/// What came while a KEK was disabled is kept sealed, though the daemon has the private half: it wraps that anew itself.
+#[test]
+fn a_daemon_that_has_the_private_half_wraps_anew_what_came_while_it_was_disabled() {
+    const SEGMENTS: u64 = 60;
+    let daemon = Daemon::start();
+    let operator = Operator::logged_in(&daemon);
+    let dir = tempfile::tempdir().unwrap();
+    let [old, new, foreign] =
+        ["old", "new", "foreign"].map(|name| KeyPair::new(dir.path(), name, 2048, None));
+    let both =
+        |key: &KeyPair| ["--public", text(&key.public), "--private", text(&key.private)].map(str::to_owned);
+    let halves = |words: &[&str], key: &KeyPair| {
+        let halves = both(key);
+        let words: Vec<&str> = words.iter().copied().chain(halves.iter().map(String::as_str)).collect();
+        operator.does(&words);
+    };
+    halves(&["kek", "import", "team"], &old);
+    halves(&["kek", "import", "other"], &foreign);
+    halves(&["kek", "rotate", "team"], &new);
+    operator.does(&["kek", "disable", "team@1"]);
+    operator.does(&["kek", "disable", "other"]);
+    let token = fs::read_to_string(daemon.enrolment_token("puppet", 1, true)).unwrap();
+    let puppet = Puppet::enrol(&daemon, "puppet", token.trim());
+    let mut upload = puppet.upload(&daemon, SPOOL);
+    for at in 1..=SEGMENTS {
+        Segment::new(&public(&old), 1).bring(&mut upload, at);
+    }
+    Segment::new(&public(&foreign), 1).bring(&mut upload, SEGMENTS + 1);
+    let before = sealed_data(&daemon);
+    assert_eq!(before.len() as u64, SEGMENTS + 1);
+    assert_eq!(segments_in(&operator.fails(&["kek", "destroy", "team@1"], 1)), SEGMENTS);
+
+    // It may not use that one, and says so.
+    let rewrap = ["kek", "rewrap", "team"];
+    let partly = operator.run(&rewrap).finish().expect(3);
+    assert!(partly.stderr.contains(&format!("{SEGMENTS} are wrapped to versions")), "{partly:#?}");
+    assert_eq!(segments_in(&partly.stderr), 0);
+    assert!(daemon.audited("kek.use").is_empty() && daemon.audited("kek.rewrap").is_empty());
+    assert!(operator.fails(&["kek", "rewrap", "team@1"], 1).contains("disabled"), "it is not wrapped to");
+
+    operator.does(&["kek", "enable", "team@1"]);
+    operator.does(&["kek", "enable", "other"]);
+    let done = operator.run(&rewrap).finish().expect(0);
+    assert_eq!(segments_in(&done.stderr), SEGMENTS, "{done:#?}");
+    let uses = daemon.audited("kek.use");
+    assert!(
+        !uses.is_empty()
+            && uses.iter().all(|used| used["after"].as_str().unwrap().contains(r#""version":1"#)),
+        "{uses:#?}"
+    );
+    assert!(uses.iter().all(|used| used["subject"] == "kek:team"), "another KEK's are left: {uses:#?}");
+    assert_eq!(daemon.audited("kek.rewrap").len() as u64, SEGMENTS);
+    assert_eq!(sealed_data(&daemon), before, "no record has moved");
+    assert_eq!(segments_in(&operator.run(&rewrap).finish().expect(0).stderr), 0, "once is enough");
+
+    operator.does(&["kek", "destroy", "team@1"]);
+    let (numbers, _) = opened(&operator, &new);
+    assert_eq!(numbers, (1..=SEGMENTS).collect::<Vec<_>>());
+    assert_eq!(opened(&operator, &foreign).0, [SEGMENTS + 1]);
+    assert!(opened(&operator, &old).0.is_empty());
+}

@@ -42,8 +42,8 @@ pub(in crate::cli) enum KekCommand {
     /// Wraps the data keys of sealed logs that the daemon keeps to a KEK's active version: after a rotation, so that the old one can
     /// be destroyed.
     ///
-    /// The data keys are unwrapped on this machine, by the private half of the old version; the logs stay where they are. What
-    /// jobs have sealed is wrapped anew by a run of each.
+    /// With --key the data keys are unwrapped on this machine, by the private half of the old version. Without, the daemon unwraps
+    /// them, where it has that. The logs stay where they are. What jobs have sealed is wrapped anew by a run of each.
     #[command(
         after_help = "Example:\n  sealift kek rotate team --public new.pub.pem\n  sealift kek rewrap team --key old.pem\n  \
         sealift kek destroy team@1"
@@ -118,14 +118,14 @@ impl From<HalvesArgs> for Halves {
 pub(in crate::cli) struct Rewrap {
     /// The KEK to wrap to: its name
     kek: String,
-    /// The private half of what they are wrapped to now, which stays on this machine
+    /// The private half of what they are wrapped to now, which stays on this machine [default: those that the daemon has]
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
     /// Take its passphrase from the first line of a file [default: ask for it]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "key")]
     passphrase_file: Option<PathBuf>,
     /// Take it from standard input
-    #[arg(long, conflicts_with = "passphrase_file")]
+    #[arg(long, requires = "key", conflicts_with = "passphrase_file")]
     passphrase_stdin: bool,
 }
 
@@ -150,7 +150,8 @@ pub(super) async fn run(command: KekCommand) -> Result<Finish, RunError> {
         }
         KekCommand::Rewrap(args) => {
             let passphrase = Passphrase::of(args.passphrase_file, args.passphrase_stdin);
-            return keks::rewrap(api, &args.kek, &Key { file: args.key, passphrase }).await;
+            let key = args.key.map(|file| Key { file, passphrase });
+            return keks::rewrap(api, &args.kek, key.as_ref()).await;
         }
         KekCommand::SealLogs(args) => {
             let kek = (args.kek.as_str() != "none").then_some(args.kek);
