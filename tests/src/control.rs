@@ -466,7 +466,9 @@ impl Agent {
     #[must_use]
     pub fn cloned(&self) -> Self {
         let copy = Self::stranger(&self.name);
+        let still = self.process.as_ref().map(Still::hold);
         crate::tree::copy(&self.state(), &copy.state());
+        drop(still);
         copy
     }
 
@@ -511,5 +513,32 @@ impl Agent {
     /// If it does not run, or does not end.
     pub fn finish(&mut self) -> Outcome {
         self.process.take().expect("it runs").finish()
+    }
+}
+
+/// A process that stands still until this is dropped.
+struct Still<'p>(&'p Process);
+
+impl<'p> Still<'p> {
+    fn hold(process: &'p Process) -> Self {
+        process.signal(Signal::STOP);
+        let of = format!("/proc/{}/task", process.id());
+        until("all of its threads stand still", || {
+            let mut threads = std::fs::read_dir(&of).expect("its threads");
+            threads
+                .all(|thread| {
+                    let stat = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
+                    // Behind the name, which may have anything in it.
+                    stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+                })
+                .then_some(())
+        });
+        Self(process)
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
     }
 }
