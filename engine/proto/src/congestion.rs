@@ -69,6 +69,11 @@ const SPARE_PART: u64 = 8;
 /// But what it carries in this time is, in microseconds: machines see to their sockets no more often, and a link that is shorter
 /// than that would be empty meanwhile.
 const SPARE_MICROS: f64 = 2000.0;
+/// Rounds over which it is found how late hosts see to what arrives. That is in flight beside what the link holds, or the link were
+/// empty meanwhile.
+const LATE_ROUNDS: f64 = 4.0;
+/// But no more than this part of the shortest round trip.
+const LATE_PART: f64 = 0.15;
 
 /// How it behaves beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +147,14 @@ pub struct LinkModel {
     competes: bool,
     /// What a scavenger takes of what it could.
     share: f64,
+    /// The time of this round between acknowledgements, and the sum of the squares of these times, in microseconds.
+    gaps: (f64, f64),
+    /// How far apart hosts see to what arrives, in microseconds.
+    lateness: f64,
     /// The newest packet of the batch of acknowledgements that is coming in.
     newest: Option<Snapshot>,
+    /// Bytes that may be in flight: asked for with each packet.
+    window: u64,
 }
 
 impl LinkModel {
@@ -177,13 +188,17 @@ impl LinkModel {
             queued_cycles: 0,
             competes: false,
             share: 1.0,
+            gaps: (0.0, 0.0),
+            lateness: 0.0,
             newest: None,
+            window: PACKETS_INITIAL * packet_bytes,
         }
     }
 
     /// Full packets have another size from now on.
     pub fn set_packet_bytes(&mut self, packet_bytes: u64) {
         self.packet_bytes = packet_bytes;
+        self.window = self.fitting();
     }
 
     /// A packet was sent. Times never go back.
@@ -209,6 +224,8 @@ impl LinkModel {
         self.delivered += bytes;
         self.round_delivered += bytes;
         self.batch_bytes += bytes;
+        let gap = float(now.saturating_sub(self.delivered_at));
+        self.gaps = (self.gaps.0 + gap, self.gaps.1 + gap * gap);
         self.delivered_at = now;
         let rtt = now.saturating_sub(sent).max(1);
         self.round_rtt = Some(self.round_rtt.map_or(rtt, |least| least.min(rtt)));
@@ -242,9 +259,14 @@ impl LinkModel {
     /// than might have been.
     pub fn handle_acks_end(&mut self, now: u64, in_flight: u64, app_limited: bool) {
         self.in_flight = in_flight;
+        self.learn(now, in_flight, app_limited);
+        self.window = self.fitting();
+    }
+
+    fn learn(&mut self, now: u64, in_flight: u64, app_limited: bool) {
         // Nor does a sender fill the link that is late itself, or that is kept from sending by the receiver.
         let before = float(in_flight + std::mem::take(&mut self.batch_bytes));
-        if app_limited || before < FILLED * float(self.window()) {
+        if app_limited || before < FILLED * float(self.fitting()) {
             self.limited_until = self.delivered.saturating_add(in_flight);
         }
         let Some(newest) = self.newest.take() else { return };
@@ -276,6 +298,11 @@ impl LinkModel {
         while self.rates.len() > 1 && self.rates[0].0 + RATE_ROUNDS < self.full_round {
             self.rates.pop_front();
         }
+        let (time, squares) = std::mem::take(&mut self.gaps);
+        if !app_limited && time > 0.0 {
+            // The gap in which something arrives, on the average.
+            self.lateness += (squares / time - self.lateness) / LATE_ROUNDS;
+        }
         let total = self.round_delivered + self.round_lost;
         let loss = float(self.round_lost) / float(total.max(1));
         let judged = total >= JUDGED_PACKETS * self.packet_bytes;
@@ -306,7 +333,7 @@ impl LinkModel {
                 Phase::Probe { rounds: 0, rtt: None }
             }
             // What is spare of a slow link is more than what a gain takes away.
-            Phase::Drain | Phase::Down if self.in_flight <= whole(self.link_bytes()).max(self.window()) => {
+            Phase::Drain | Phase::Down if self.in_flight <= whole(self.link_bytes()).max(self.fitting()) => {
                 // What is left of a queue is not ours; but others of our kind need some time until they see that, too.
                 self.queued_cycles = if queues { self.queued_cycles + 1 } else { 0 };
                 self.competes = self.queued_cycles >= COMPETE_CYCLES;
@@ -318,7 +345,7 @@ impl LinkModel {
                     self.base_loss += (loss.min(0.1) - self.base_loss) / 8.0;
                 }
                 if excessive {
-                    self.ceiling = (float(self.window()) * DOWN_GAIN).max(self.link_bytes() * 0.5);
+                    self.ceiling = (float(self.fitting()) * DOWN_GAIN).max(self.link_bytes() * 0.5);
                 }
                 if rounds < CRUISE_ROUNDS {
                     Phase::Cruise { rounds: rounds + 1 }
@@ -361,7 +388,12 @@ impl LinkModel {
 
     /// Bytes that may be in flight.
     #[must_use]
-    pub fn window(&self) -> u64 {
+    pub const fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// What may be in flight, by what is known now.
+    fn fitting(&self) -> u64 {
         if self.min_rtt.is_none() || self.rates.is_empty() {
             return PACKETS_INITIAL * self.packet_bytes;
         }
@@ -377,6 +409,8 @@ impl LinkModel {
         let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
         let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes)
             .max(whole(self.rate() * SPARE_MICROS / 1e6));
+        let late = self.lateness.min(LATE_PART * float(self.min_rtt.unwrap_or(0)));
+        let spare = spare.saturating_add(whole(self.rate() * late / 1e6));
         // Until there was enough to send for once, what is known of the rate is too little.
         let least = if self.phase == Phase::Startup { PACKETS_INITIAL } else { PACKETS_MIN };
         bytes.saturating_add(spare).max(least * self.packet_bytes)

@@ -22,10 +22,12 @@ struct Link {
     loss: f64,
     /// What its queue holds, in microseconds of its rate.
     queue: u64,
+    /// How long what has come waits for the senders' host, at most, in microseconds: until then it sees to nothing else.
+    late: u64,
     seed: u64,
 }
 
-const LONG: Link = Link { mbit: 200.0, delay: 50_000, loss: 0.01, queue: 100_000, seed: 1 };
+const LONG: Link = Link { mbit: 200.0, delay: 50_000, loss: 0.01, queue: 100_000, late: 0, seed: 1 };
 
 /// What decides about the window.
 enum Control {
@@ -120,6 +122,8 @@ struct Simulation {
     count: u64,
     flows: Vec<Flow>,
     measures: bool,
+    /// When the senders' host sees to what has come.
+    looks_at: u64,
 }
 
 /// What became of a flow.
@@ -143,6 +147,7 @@ fn run(link: Link, flows: Vec<(Control, u64)>, from: u64, until: u64) -> Vec<Out
         count: 0,
         flows: Vec::new(),
         measures: false,
+        looks_at: 0,
     };
     for (index, (control, begins)) in flows.into_iter().enumerate() {
         simulation.flows.push(Flow {
@@ -227,7 +232,7 @@ impl Simulation {
             if self.random() < self.link.loss {
                 continue;
             }
-            let arrives = whole(self.free_at) + 2 * self.link.delay;
+            let arrives = self.seen(whole(self.free_at) + 2 * self.link.delay);
             let flow = &mut self.flows[index];
             flow.unacknowledged.push((packet, now));
             if flow.unacknowledged.len() == 2 {
@@ -235,6 +240,14 @@ impl Simulation {
                 self.at(arrives, Event::Ack(index, packets));
             }
         }
+    }
+
+    /// When the host sees what comes at this time.
+    fn seen(&mut self, arrives: u64) -> u64 {
+        if arrives > self.looks_at {
+            self.looks_at = arrives + whole(self.random() * float(self.link.late));
+        }
+        self.looks_at.max(arrives)
     }
 
     fn acknowledged(&mut self, now: u64, index: usize, packets: Vec<(u64, u64)>) {
@@ -321,6 +334,17 @@ fn once_it_is_full_it_stays_full() {
     // 99 % is all that arrives.
     let outcome = alone(LONG, 5, 60);
     assert!(outcome.share > 0.975 && outcome.rtt < 1.1, "{outcome:?}");
+}
+
+#[test]
+fn hosts_that_see_to_their_sockets_late_fill_it_all_the_same() {
+    for (late, share) in [(5_000, 0.97), (10_000, 0.96), (20_000, 0.94)] {
+        let outcome = alone(Link { late, ..LONG }, 5, 60);
+        assert!(outcome.share > share && outcome.lost < 0.02 && outcome.rtt < 1.2, "{late}: {outcome:?}");
+    }
+    // That is made up for no further than so that the queue does not overflow.
+    let outcome = alone(Link { late: 60_000, ..LONG }, 5, 60);
+    assert!(outcome.share > 0.75 && outcome.lost < 0.02, "{outcome:?}");
 }
 
 #[test]
