@@ -27,6 +27,7 @@ use sealift_store::{AttributeKinds, Durability, MapperOptions, OwnerMap, XattrFi
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -177,6 +178,10 @@ struct ReceiveArgs {
     /// Data connections [default: twice the cores, 4 to 16]
     #[arg(long, value_name = "N", default_value_t = default_connections(), value_parser = parse_connections, hide_default_value = true)]
     connections: usize,
+    /// QUIC connections that the data connections share, where they go over QUIC: each keeps a core busy at either end when it
+    /// is fast [default: one for four cores, 1 to 4]
+    #[arg(long, value_name = "N", default_value_t = default_quic_connections(), value_parser = parse_quic_connections, hide_default_value = true)]
+    quic_connections: NonZeroUsize,
     #[command(flatten)]
     discovery: DiscoveryArgs,
     #[command(flatten)]
@@ -489,6 +494,7 @@ impl ReceiveArgs {
             pace: self.pace.pace()?,
             transport: self.transport,
             connections: self.connections,
+            quic_connections: self.quic_connections,
             swarm: self.swarm.options(),
             keep_special_modes: self.keep_special_modes,
             retry_for: Duration::from_secs(self.retry_for.into()),
@@ -550,6 +556,7 @@ impl VerifyArgs {
                     pace: PaceArgs { bwlimit: self.bwlimit, orders: false },
                     transport: self.transport,
                     connections: default_connections(),
+                    quic_connections: default_quic_connections(),
                     swarm: SwarmArgs::none(),
                     discovery: self.discovery,
                     keep_special_modes: self.keep_special_modes,
@@ -644,6 +651,16 @@ fn parse_bind(text: &str) -> Result<SocketAddr, String> {
 fn default_connections() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (2 * cores).clamp(4, 16)
+}
+
+fn default_quic_connections() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    NonZeroUsize::new((cores / 4).min(4)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn parse_quic_connections(text: &str) -> Result<NonZeroUsize, String> {
+    let count = parse_connections(text)?;
+    NonZeroUsize::new(count).ok_or_else(|| "at least 1".to_owned())
 }
 
 fn parse_connections(text: &str) -> Result<usize, String> {

@@ -19,6 +19,7 @@ use sealift_store::{Durability, MapperOptions};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,7 @@ fn allocations(bytes: u64, dir: &Path) -> usize {
         pace: Pace::default(),
         transport: Transport::Tcp,
         connections: 4,
+        quic_connections: NonZeroUsize::MIN,
         swarm: SwarmOptions::none(),
         keep_special_modes: false,
         retry_for: Duration::from_secs(10),

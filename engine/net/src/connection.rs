@@ -203,6 +203,15 @@ enum Writer {
     Quic(QuicWriter),
 }
 
+impl ConnectionWriter {
+    /// What is sent over it goes before what is sent over others that share a QUIC connection with it: for control.
+    pub fn take_precedence(&self) {
+        if let Writer::Quic(writer) = &self.0 {
+            writer.take_precedence();
+        }
+    }
+}
+
 impl AsyncRead for ConnectionReader {
     fn poll_read(
         mut self: Pin<&mut Self>,

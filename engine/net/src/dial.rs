@@ -6,7 +6,7 @@
 
 use crate::connection::Connection;
 use crate::handshake::Opening;
-use crate::quic::{self, Session};
+use crate::quic::{self, Sessions};
 use crate::tag::{Clock, server_name};
 use crate::tls::{TlsFailure, client_config};
 use crate::transport::{Carrier, Transport};
@@ -20,12 +20,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::Mutex as Line;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What answers within this is near.
@@ -120,10 +120,10 @@ pub struct Dialer {
     timing: DialTiming,
     transport: Transport,
     limit: Option<Rate>,
-    /// The QUIC connection that was dialled last, if anybody still uses it.
-    session: Arc<Mutex<Weak<Session>>>,
-    /// The line of those who would make one.
-    dialling: Arc<Line<()>>,
+    /// QUIC connections to one address.
+    quic_connections: NonZeroUsize,
+    /// Those that there are.
+    sessions: Arc<Sessions>,
 }
 
 impl Dialer {
@@ -137,8 +137,8 @@ impl Dialer {
             timing: DialTiming::default(),
             transport: Transport::Tcp,
             limit: None,
-            session: Arc::default(),
-            dialling: Arc::default(),
+            quic_connections: NonZeroUsize::MIN,
+            sessions: Arc::default(),
         }
     }
 
@@ -152,6 +152,12 @@ impl Dialer {
     #[must_use]
     pub fn with_limit(self, limit: Option<Rate>) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The same, with streams to one address spread over so many QUIC connections. Each is read by the runtime that dialled it.
+    #[must_use]
+    pub fn with_quic_connections(self, quic_connections: NonZeroUsize) -> Self {
+        Self { quic_connections, ..self }
     }
 
     /// The same, by another clock.
@@ -175,7 +181,7 @@ impl Dialer {
     pub async fn dial(&self, addresses: &[Address]) -> Result<(Connection, SocketAddr), DialError> {
         let connection = Race::new(self, addresses).run().await?;
         let address = connection.peer_addr();
-        self.keep(&connection);
+        self.sessions.keep(&connection);
         Ok((connection, address))
     }
 
@@ -186,7 +192,7 @@ impl Dialer {
     /// With the one attempt.
     pub async fn dial_one(&self, address: SocketAddr) -> Result<Connection, DialError> {
         let connecting = async {
-            match self.session_to(address) {
+            match self.sessions.first_to(address) {
                 Some(session) => quic::open(&session).await.map(Connection::from_stream),
                 None => self.connect(address).await,
             }
@@ -199,22 +205,7 @@ impl Dialer {
     /// # Errors
     /// With the one attempt.
     pub async fn dial_over(&self, address: SocketAddr, carrier: Carrier) -> Result<Connection, DialError> {
-        let connecting = async {
-            match (carrier, self.session_to(address)) {
-                (Carrier::Tcp, _) => self.connect_tcp(address).await,
-                (Carrier::Quic, Some(session)) => quic::open(&session).await.map(Connection::from_stream),
-                (Carrier::Quic, None) => {
-                    // One makes the connection, the others open streams of it.
-                    let _first = self.dialling.lock().await;
-                    if let Some(session) = self.session_to(address) {
-                        return quic::open(&session).await.map(Connection::from_stream);
-                    }
-                    let connection = self.connect_quic(address).await?;
-                    self.keep(&connection);
-                    Ok(connection)
-                }
-            }
-        };
+        let connecting = self.over(address, carrier, self.quic_connections);
         self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
     }
 
@@ -230,23 +221,24 @@ impl Dialer {
         {
             return Ok(connection);
         }
-        self.dial_over(address, carrier).await
+        let connecting = self.over(address, carrier, NonZeroUsize::MIN);
+        self.in_time(address, connecting).await.map_err(|attempt| DialError { attempts: vec![attempt] })
     }
 
-    /// The QUIC connection to an address, if there is one that is open.
-    fn session_to(&self, address: SocketAddr) -> Option<Arc<Session>> {
-        self.session().upgrade().filter(|session| session.is_open() && session.peer() == address)
-    }
-
-    /// Lets further streams be of this connection, if it is of QUIC.
-    fn keep(&self, connection: &Connection) {
-        if let Some(session) = connection.session() {
-            *self.session() = Arc::downgrade(session);
+    async fn over(
+        &self,
+        address: SocketAddr,
+        carrier: Carrier,
+        quic_connections: NonZeroUsize,
+    ) -> Result<Connection, TlsFailure> {
+        match carrier {
+            Carrier::Tcp => self.connect_tcp(address).await,
+            Carrier::Quic => {
+                self.sessions
+                    .stream(address, quic_connections, async || self.connect_quic(address).await)
+                    .await
+            }
         }
-    }
-
-    fn session(&self) -> MutexGuard<'_, Weak<Session>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<Connection, Attempt> {

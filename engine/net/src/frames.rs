@@ -84,6 +84,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Self(stream)
     }
 
+    /// The stream.
+    pub const fn get_ref(&self) -> &W {
+        &self.0
+    }
+
     /// Sends one frame.
     ///
     /// # Errors

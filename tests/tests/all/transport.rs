@@ -4,9 +4,13 @@
 use crate::replicate::Place;
 use sealift_proto::keys::RoSecret;
 use sealift_proto::ticket::Ticket;
+use sealift_tests::control::until;
 use sealift_tests::process::{Outcome, Receive, Run, Sender};
 use sealift_tests::tree::{self, SpecialModes, assert_same, large_file, small_files};
+use std::collections::HashSet;
+use std::fs;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::time::Instant;
 
 const MIB: u64 = 1 << 20;
@@ -37,6 +41,32 @@ fn large_files_go_over_many_streams_by_ipv6() {
     let run = Run::with(["send", "--json", "--bind", "[::1]:0", "--transport=quic"]).arg(&place.src);
     let sender = Sender::of(run);
     let received = sender.receive(&place.dst, &["--transport=quic", "--connections=7"]).expect(0);
+    assert_eq!(carriers(&received), ["quic"]);
+    drop(sender.stop().expect(0));
+    assert_same(&place.src, &place.dst, SpecialModes::Dropped);
+}
+
+/// The UDP sockets of a process.
+fn udp_sockets(process: u32) -> usize {
+    let table = fs::read_to_string(format!("/proc/{process}/net/udp")).unwrap();
+    let inodes = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+    let sockets: HashSet<PathBuf> = inodes.map(|inode| format!("socket:[{inode}]").into()).collect();
+    let handles = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let links = handles.filter_map(|handle| fs::read_link(handle.unwrap().path()).ok());
+    links.filter(|link| sockets.contains(link)).collect::<HashSet<_>>().len()
+}
+
+#[test]
+fn a_receiver_may_have_several_quic_connections() {
+    let place = Place::new();
+    large_file(&place.src.join("large"), 40 * MIB + 7, 1);
+    small_files(&place.src.join("small"), 200, 1);
+    let sender = Sender::start([&place.src], &["--bwlimit=8M"]);
+    let options = ["--transport=quic", "--connections=6", "--quic-connections=3", "--no-share"];
+    let receiver = Run::receive(&sender.ticket, &place.dst).args(options).start();
+    let process = receiver.id();
+    until("three connections", || (udp_sockets(process) == 3).then_some(()));
+    let received = receiver.finish().expect(0);
     assert_eq!(carriers(&received), ["quic"]);
     drop(sender.stop().expect(0));
     assert_same(&place.src, &place.dst, SpecialModes::Dropped);

@@ -97,6 +97,7 @@ async fn open(dialer: &Dialer, addresses: &[Address], greeting: &Hello) -> Resul
     let (connection, address) = dialer.dial(addresses).await.map_err(Heard::Failed)?;
     let carrier = connection.carrier();
     let (reader, writer) = connection.split();
+    writer.take_precedence();
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     let mut session = Session::new(Role::Receiver, Purpose::Control);
     let begun = Instant::now();

@@ -128,6 +128,7 @@ impl Coordinator {
         };
         let dialer = Dialer::new(options.ticket.ro_secret.clone())
             .with_transport(options.transport)
+            .with_quic_connections(options.quic_connections)
             .with_limit(options.pace.down_most);
         let carriers = Carriers::new(options.transport);
         let ro = options.ticket.ro_secret.clone();

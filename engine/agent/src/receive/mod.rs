@@ -46,6 +46,7 @@ use sealift_store::{
     IoWorkers, LocalStat, MapperOptions, Wanted,
 };
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -177,6 +178,8 @@ pub struct ReceiveOptions {
     pub transport: Transport,
     /// Data connections.
     pub connections: usize,
+    /// QUIC connections that these share, where they go over QUIC.
+    pub quic_connections: NonZeroUsize,
     /// Whether and how others are served.
     pub swarm: SwarmOptions,
     /// Whether set-user-id, set-group-id and sticky bits are kept.

@@ -246,6 +246,7 @@ async fn open(
     };
     match hello.channel {
         Channel::Control { next_segment } => {
+            halves.1.get_ref().take_precedence();
             let mut name = [0; 16];
             let no_randomness = |_| Ended::Refused(CloseCode::Internal, "no randomness".into());
             getrandom::fill(&mut name).map_err(no_randomness)?;

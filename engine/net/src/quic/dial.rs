@@ -33,9 +33,7 @@ pub(crate) async fn connect(
         .map_err(|error| TlsFailure::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let connection = connecting.await.map_err(|error| failure_of(&error))?;
     let session = Arc::new(Session::established(connection)?);
-    let stream = open(&session).await?;
-    stream.take_precedence();
-    Ok(stream)
+    open(&session).await
 }
 
 /// Opens a further stream.

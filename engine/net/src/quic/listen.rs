@@ -131,7 +131,6 @@ pub(crate) async fn negotiate(
     let stream =
         session.connection().accept_bi().await.map_err(|error| failed(Some(job))(failure_of(&error)))?;
     let stream = QuicStream::new(&session, stream);
-    stream.take_precedence();
     tokio::spawn(take_streams(Arc::downgrade(&session), session.connection().clone(), arrivals, jobs, job));
     Ok((stream, job))
 }

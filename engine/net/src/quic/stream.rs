@@ -38,12 +38,6 @@ impl QuicStream {
     pub(crate) fn split(self) -> (QuicReader, QuicWriter) {
         (self.reader, self.writer)
     }
-
-    /// Its bytes go before those of streams of which this was not said.
-    pub(super) fn take_precedence(&self) {
-        // A stream that is closed already has nothing to send.
-        let _ = self.writer.stream.set_priority(1);
-    }
 }
 
 /// What the peer sends.
@@ -64,6 +58,14 @@ pub(crate) struct QuicWriter {
     /// What was written since it was looked what the path has room for.
     unfitted: usize,
     session: Arc<Session>,
+}
+
+impl QuicWriter {
+    /// Its bytes go before those of streams of which this was not said.
+    pub(crate) fn take_precedence(&self) {
+        // A stream that is closed already has nothing to send.
+        let _ = self.stream.set_priority(1);
+    }
 }
 
 impl AsyncRead for QuicReader {

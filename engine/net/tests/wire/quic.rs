@@ -1,12 +1,13 @@
 //! The same sessions over QUIC: streams, keys, refusals and ends.
 
 use crate::stranger::{Stranger, name_of, spki};
-use crate::support::{Server, dialer, job, secret};
+use crate::support::{Server, TODAY, dialer, job, noon_of, secret};
 use quinn::ConnectionError;
 use sealift_net::{
     Accepted, Carrier, Cipher, Connection, DialErrorKind, Dialer, HandshakeError, HandshakeGate, JobIndex,
     Listener, Refusal, ServedJob, Transport, is_rejection,
 };
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::num::NonZeroUsize;
@@ -97,6 +98,53 @@ async fn every_session_has_its_own_keys() {
     let (first, _taken) = session(&server, &quic_dialer(1)).await;
     let (second, _taken) = session(&server, &quic_dialer(1)).await;
     assert_ne!(first.exporter("a"), second.exporter("a"));
+}
+
+#[tokio::test]
+async fn streams_are_spread_over_as_many_connections_as_are_wanted() {
+    let server = Server::over_quic(vec![job(1)]);
+    let dialer = quic_dialer(1).with_quic_connections(NonZeroUsize::new(3).unwrap());
+    let (control, taken) = session(&server, &dialer).await;
+    let mut streams = vec![(control, taken)];
+    for _ in 0..5 {
+        let dialing =
+            async { say_hello(dialer.dial_over(server.address(), Carrier::Quic).await.unwrap()).await };
+        let (dialed, taken) = tokio::join!(dialing, server.take());
+        streams.push((dialed, greeted(taken.unwrap()).await));
+    }
+    // Streams of one connection share its keying material.
+    let mut numbers = HashMap::new();
+    for (dialed, taken) in &streams {
+        assert_eq!(dialed.exporter("a"), taken.connection.exporter("a"));
+        *numbers.entry(dialed.exporter("a")).or_insert(0) += 1;
+    }
+    assert_eq!(numbers.into_values().collect::<Vec<_>>(), [2, 2, 2]);
+    // One that is cut is made anew when it is wanted.
+    let (control, taken) = streams.remove(0);
+    drop(streams);
+    let dialing = async { say_hello(dialer.dial_over(server.address(), Carrier::Quic).await.unwrap()).await };
+    let (data, data_taken) = tokio::join!(dialing, server.take());
+    assert_ne!(data.exporter("a"), control.exporter("a"));
+    exchange(data, greeted(data_taken.unwrap()).await.connection, 100_000).await;
+    exchange(control, taken.connection, 100_000).await;
+}
+
+#[tokio::test]
+async fn where_no_further_connection_can_be_had_streams_are_of_those_that_there_are() {
+    let server = Server::over_quic(vec![job(1)]);
+    let dialer = quic_dialer(1).with_quic_connections(NonZeroUsize::new(2).unwrap());
+    let (control, taken) = session(&server, &dialer).await;
+    // By this clock its name for the job is of a day that is long gone.
+    let stale = dialer.clone().with_clock(noon_of(TODAY - 30));
+    let dialing = async { say_hello(stale.dial_over(server.address(), Carrier::Quic).await.unwrap()).await };
+    let taking = async {
+        assert!(server.take().await.is_err(), "a further connection is refused");
+        server.take().await
+    };
+    let (data, data_taken) = tokio::join!(dialing, taking);
+    assert_eq!(data.exporter("a"), control.exporter("a"));
+    exchange(data, greeted(data_taken.unwrap()).await.connection, 1000).await;
+    drop(taken);
 }
 
 #[tokio::test]
