@@ -181,7 +181,7 @@ impl Dialer {
     pub async fn dial(&self, addresses: &[Address]) -> Result<(Connection, SocketAddr), DialError> {
         let connection = Race::new(self, addresses).run().await?;
         let address = connection.peer_addr();
-        self.sessions.keep(&connection);
+        self.sessions.begin(&connection);
         Ok((connection, address))
     }
 

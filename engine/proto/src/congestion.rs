@@ -301,7 +301,8 @@ impl LinkModel {
         let (time, squares) = std::mem::take(&mut self.gaps);
         if !app_limited && time > 0.0 {
             // The gap in which something arrives, on the average.
-            self.lateness += (squares / time - self.lateness) / LATE_ROUNDS;
+            let most = LATE_PART * float(self.min_rtt.unwrap_or(0));
+            self.lateness += ((squares / time).min(most) - self.lateness) / LATE_ROUNDS;
         }
         let total = self.round_delivered + self.round_lost;
         let loss = float(self.round_lost) / float(total.max(1));
@@ -314,7 +315,7 @@ impl LinkModel {
             _ => 0,
         };
         let least = float(self.min_rtt.unwrap_or(0));
-        let queues = float(waited) > QUEUE_PART * least + 2.0 * SPARE_MICROS;
+        let queues = float(waited) > QUEUE_PART * least + 2.0 * SPARE_MICROS + self.lateness;
         if self.temper == Temper::Scavenger && !matches!(self.phase, Phase::Startup | Phase::Drain) {
             let yields = float(waited) > 0.04 * least + 1000.0;
             self.share =
@@ -409,8 +410,7 @@ impl LinkModel {
         let spare = PACKETS_SPARE.start() + whole(self.link_bytes()) / SPARE_PART / self.packet_bytes.max(1);
         let spare = (spare.min(*PACKETS_SPARE.end()) * self.packet_bytes)
             .max(whole(self.rate() * SPARE_MICROS / 1e6));
-        let late = self.lateness.min(LATE_PART * float(self.min_rtt.unwrap_or(0)));
-        let spare = spare.saturating_add(whole(self.rate() * late / 1e6));
+        let spare = spare.saturating_add(whole(self.rate() * self.lateness / 1e6));
         // Until there was enough to send for once, what is known of the rate is too little.
         let least = if self.phase == Phase::Startup { PACKETS_INITIAL } else { PACKETS_MIN };
         bytes.saturating_add(spare).max(least * self.packet_bytes)

@@ -1,7 +1,7 @@
 //! Sessions over QUIC (RFC 9000), by quinn: the same keys, names and frames as over TCP.
 //!
 //! A session's control connection is the first stream of a QUIC connection, its data connections are further streams of
-//! the same, or of others to the same peer; each begins with its own greeting. No 0-RTT, no resumption, no datagrams, no streams in one
+//! the same, or streams of others to the same peer; each begins with its own greeting. No 0-RTT, no resumption, no datagrams, no streams in one
 //! direction, and no migration to other addresses. The socket is read where the endpoint was made; a connection's packets
 //! are encrypted and decrypted by the runtime that accepted or dialled it.
 

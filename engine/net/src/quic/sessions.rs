@@ -13,7 +13,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::Mutex as Line;
+use tokio::time::{Instant, timeout};
+
+/// How long one connection more may take, where there is one already that will do.
+const FURTHER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long none is tried after that.
+const PASSED_OVER_FOR: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Default)]
@@ -32,6 +39,8 @@ struct Place {
     dialling: Line<()>,
     /// Streams that are being opened of it.
     opening: AtomicUsize,
+    /// When its connection could not be had, where there were others.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 /// A stream that is being opened.
@@ -44,12 +53,14 @@ impl Drop for Opening {
 }
 
 impl Sessions {
-    /// Lets further streams to its peer be of this connection, if it is of QUIC.
-    pub(crate) fn keep(&self, connection: &Connection) {
-        if let Some(session) = connection.session() {
-            let first = self.place(session.peer(), NonZeroUsize::MIN);
-            first.0.keep(session);
-        }
+    /// A session with a peer begins, with the connection that was dialled first: further streams are of this one, if it is of QUIC,
+    /// and of no older one.
+    pub(crate) fn begin(&self, connection: &Connection) {
+        let first = Place::default();
+        first.keep(connection);
+        let mut peers = self.peers();
+        peers.retain(|_, places| places.iter().any(|place| place.streams() > 0));
+        peers.insert(connection.peer_addr(), vec![Arc::new(first)]);
     }
 
     /// The first connection to an address, if there is one that is open.
@@ -66,27 +77,28 @@ impl Sessions {
     ) -> Result<Connection, TlsFailure> {
         let opening = self.place(address, connections);
         let place = &opening.0;
-        if let Some(session) = place.open_session() {
-            return open(&session).await.map(Connection::from_stream);
+        if let Some(stream) = place.further().await {
+            return Ok(stream);
         }
         // One makes the connection, the others open streams of it.
         let _first = place.dialling.lock().await;
-        if let Some(session) = place.open_session() {
-            return open(&session).await.map(Connection::from_stream);
+        if let Some(stream) = place.further().await {
+            return Ok(stream);
         }
-        match connect().await {
-            Ok(connection) => {
-                if let Some(session) = connection.session() {
-                    place.keep(session);
-                }
-                Ok(connection)
+        let Some(another) = self.any_to(address) else {
+            let connection = connect().await?;
+            place.keep(&connection);
+            return Ok(connection);
+        };
+        if !place.is_passed_over() {
+            if let Ok(Ok(connection)) = timeout(FURTHER_TIMEOUT, connect()).await {
+                place.keep(&connection);
+                return Ok(connection);
             }
-            // One more cannot be had: those that there are will do.
-            Err(failure) => match self.any_to(address) {
-                Some(session) => open(&session).await.map(Connection::from_stream),
-                None => Err(failure),
-            },
+            *place.failed_at() = Some(Instant::now());
         }
+        // One more cannot be had: those that there are will do.
+        open(&another).await.map(Connection::from_stream)
     }
 
     /// The place with the fewest streams of an address' first places, with one stream more.
@@ -99,7 +111,9 @@ impl Sessions {
         if places.len() < among.get() {
             places.resize_with(among.get(), Arc::default);
         }
-        let place = places[..among.get()].iter().min_by_key(|place| place.streams()).expect("there is one");
+        let places = places[..among.get()].iter();
+        let place =
+            places.min_by_key(|place| (place.is_passed_over(), place.streams())).expect("there is one");
         place.opening.fetch_add(1, Ordering::Relaxed);
         Opening(Arc::clone(place))
     }
@@ -115,8 +129,26 @@ impl Sessions {
 }
 
 impl Place {
-    fn keep(&self, session: &Arc<Session>) {
-        *self.session() = Arc::downgrade(session);
+    /// Lets further streams be of this connection, if it is of QUIC.
+    fn keep(&self, connection: &Connection) {
+        if let Some(session) = connection.session() {
+            *self.session() = Arc::downgrade(session);
+        }
+    }
+
+    /// A further stream of its connection, if there is one that is open.
+    async fn further(&self) -> Option<Connection> {
+        let session = self.open_session()?;
+        // One that was closed meanwhile opens none.
+        open(&session).await.ok().map(Connection::from_stream)
+    }
+
+    fn is_passed_over(&self) -> bool {
+        self.failed_at().is_some_and(|at| at.elapsed() < PASSED_OVER_FOR)
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_session(&self) -> Option<Arc<Session>> {

@@ -9,10 +9,12 @@ use sealift_net::{
 };
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
 
 fn quic_dialer(fill: u8) -> Dialer {
     dialer(fill).with_transport(Transport::Quic)
@@ -147,6 +149,54 @@ async fn where_no_further_connection_can_be_had_streams_are_of_those_that_there_
     drop(taken);
 }
 
+/// Carries the packets of whoever comes first to a server and back; all others' are lost without a word.
+async fn relay_of_one(server: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+    let (outer, inner) =
+        (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    inner.connect(server).await.unwrap();
+    let address = outer.local_addr().unwrap();
+    let carrying = tokio::spawn(async move {
+        let (mut there, mut back) = ([0; 2048], [0; 2048]);
+        let mut first = None;
+        loop {
+            tokio::select! {
+                came = outer.recv_from(&mut there) => {
+                    let Ok((length, from)) = came else { continue };
+                    if *first.get_or_insert(from) == from {
+                        let _ = inner.send(&there[..length]).await;
+                    }
+                }
+                came = inner.recv(&mut back) => {
+                    if let (Ok(length), Some(first)) = (came, first) {
+                        let _ = outer.send_to(&back[..length], first).await;
+                    }
+                }
+            }
+        }
+    });
+    (address, carrying)
+}
+
+#[tokio::test]
+async fn where_a_further_connection_gets_no_answer_streams_are_soon_of_those_that_there_are() {
+    let server = Server::over_quic(vec![job(1)]);
+    let (relay, carrying) = relay_of_one(server.address()).await;
+    let dialer = quic_dialer(1).with_quic_connections(NonZeroUsize::new(2).unwrap());
+    let dialing = async { say_hello(dialer.dial(&[relay.into()]).await.unwrap().0).await };
+    let (control, taken) = tokio::join!(dialing, server.take());
+    let _taken = taken.unwrap();
+    // The one that tries waits for it, one that comes meanwhile does not try again, and a later one does not wait.
+    let stream = async || say_hello(dialer.dial_over(relay, Carrier::Quic).await.unwrap()).await;
+    let streams = async { (tokio::join!(stream(), stream()), stream().await) };
+    let taking =
+        async { (server.take().await.unwrap(), server.take().await.unwrap(), server.take().await.unwrap()) };
+    let (((one, two), three), _held) = tokio::join!(streams, taking);
+    for data in [one, two, three] {
+        assert_eq!(data.exporter("a"), control.exporter("a"));
+    }
+    carrying.abort();
+}
+
 #[tokio::test]
 async fn a_stream_that_is_dropped_is_cut_and_the_others_go_on() {
     let server = Server::over_quic(vec![job(1)]);
@@ -271,7 +321,7 @@ async fn a16_addresses_are_checked_while_many_handshakes_are_open() {
 
 #[tokio::test]
 async fn where_nobody_listens_a_dialer_hears_it_at_once() {
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = quic_dialer(1).dial_one(nobody).await.unwrap_err();
     assert_eq!(error.kind(), DialErrorKind::Unreachable);
     assert!(!error.attempts[0].reason.contains("timed out"), "{error}");

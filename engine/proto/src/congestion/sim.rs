@@ -342,6 +342,14 @@ fn hosts_that_see_to_their_sockets_late_fill_it_all_the_same() {
         let outcome = alone(Link { late, ..LONG }, 5, 60);
         assert!(outcome.share > share && outcome.lost < 0.02 && outcome.rtt < 1.2, "{late}: {outcome:?}");
     }
+    // On slow links, where that is many packets, no queue stands because of it.
+    for (mbit, late) in [(5.0, 20_000), (20.0, 20_000), (20.0, 40_000), (50.0, 40_000)] {
+        let outcome = alone(Link { mbit, late, ..LONG }, 5, 60);
+        assert!(
+            outcome.share > 0.92 && outcome.lost < 0.02 && outcome.rtt < 1.4,
+            "{mbit} {late}: {outcome:?}"
+        );
+    }
     // That is made up for no further than so that the queue does not overflow.
     let outcome = alone(Link { late: 60_000, ..LONG }, 5, 60);
     assert!(outcome.share > 0.75 && outcome.lost < 0.02, "{outcome:?}");

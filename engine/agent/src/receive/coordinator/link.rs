@@ -302,9 +302,19 @@ impl Coordinator {
         }
         let refused = is_busy(&down);
         if connection.up_ms.is_none() && matches!(down, Down::Lost(_)) {
-            let others = self.lead_connections().filter(|other| other.carrier != connection.carrier);
-            let up = others.filter(|other| other.up_ms.is_some()).count();
-            self.carriers.failed(connection.carrier, up);
+            let up = |over: Carrier| {
+                let up = self.lead_connections().filter(|other| other.up_ms.is_some());
+                up.filter(|other| other.carrier == over).count()
+            };
+            let (tcp, quic) = (up(Carrier::Tcp), up(Carrier::Quic));
+            let (same, others) = match connection.carrier {
+                Carrier::Tcp => (tcp, quic),
+                Carrier::Quic => (quic, tcp),
+            };
+            // Where others are up over it, it is not what failed.
+            if same == 0 {
+                self.carriers.failed(connection.carrier, others);
+            }
             self.tell_carrier();
         }
         match down {
